@@ -1,0 +1,5 @@
+"""``python -m preheat``."""
+
+from preheat.cli import main
+
+main()

@@ -1,0 +1,389 @@
+"""The command line: parse, call, render, exit. Data goes to stdout, everything else to stderr.
+
+Exit status: 0 everything required is ready; 1 an error of preheat's own; 2 wrong usage or
+manifest; 3 a required package could not be made ready; 4 the store; 5 the platform; 6 the lock;
+7 the index or the resolution; 8 an installation; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from preheat import __version__, start
+from preheat.words.errors import PreheatError, RequiredPackageError
+
+NOT_READY = RequiredPackageError.exit_status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What every command takes."""
+
+    manifest: Path | None
+    store: Path | None
+    python: str
+    as_json: bool
+    offline: bool | None
+    verbose: int
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command, handed over as one value."""
+
+    def wrapped(**given: Any) -> None:
+        options = Options(
+            manifest=given.pop("manifest"),
+            store=given.pop("store"),
+            python=given.pop("python"),
+            as_json=given.pop("as_json"),
+            offline=given.pop("offline") or None,
+            verbose=given.pop("verbose"),
+        )
+        _guarded(options, lambda: command(options, **given))
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    for parameter in reversed(_PARAMETERS):
+        wrapped = parameter(wrapped)
+    return wrapped
+
+
+_FILE = click.Path(path_type=Path)
+_PARAMETERS = (
+    click.option("--manifest", type=_FILE, envvar="PREHEAT_MANIFEST", help="The manifest's file."),
+    click.option("--store", type=_FILE, help="Where layers are kept."),
+    click.option(
+        "--python",
+        default=sys.executable,
+        envvar="PREHEAT_PYTHON",
+        help="The platform's interpreter; by default the running one.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print data for programs."),
+    click.option("--offline", is_flag=True, help="Ask no index."),
+    click.option("-v", "--verbose", count=True, help="Show tracebacks and the solver's words."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="preheat")
+def main() -> None:
+    """Make heavy Python packages importable at a worker's start, around its platform."""
+
+
+@main.command()
+@click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
+@_common
+def plan(options: Options, locked: bool) -> None:
+    """Show what a start would do, to the byte; nothing is changed."""
+    from preheat.edges.lock_file import NAME
+    from preheat.provision import Provision
+
+    order = _order(options, {}, locked=NAME if locked else None)
+    with _listener(options) as listen:
+        decided, report = Provision(order, listen).plan()
+    if options.as_json:
+        _print_json({**asdict(report), "ready": decided.ready, "needs": _needs(decided)})
+    else:
+        from preheat.render import show_plan
+
+        show_plan(decided, report)
+    sys.exit(0 if decided.ready else NOT_READY)
+
+
+@main.command()
+@click.option("--deadline", type=float, help="Seconds; optional packages are not waited for.")
+@click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
+@click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
+@click.option("--cold", is_flag=True, help="Go the long way even where the pointer is valid.")
+@_common
+def warm(
+    options: Options, deadline: float | None, retry: bool, locked: bool, cold: bool
+) -> None:
+    """Make the manifest's packages ready."""
+    begin = time.perf_counter()
+    document = None if retry or cold else _follow(options, begin)
+    if document is None:
+        document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
+    if options.as_json:
+        _print_json(document)
+    else:
+        from preheat.edges.report_file import report_from
+        from preheat.render import show_report
+
+        show_report(report_from(document), verbose=bool(options.verbose))
+    sys.exit(0 if document["ready"] else NOT_READY)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--deadline", type=float, help="Seconds; optional packages are not waited for.")
+@click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_common
+def run(
+    options: Options, deadline: float | None, retry: bool, command: tuple[str, ...]
+) -> None:
+    """Warm, then become COMMAND with everything on its path."""
+    begin = time.perf_counter()
+    document = None if retry else _follow(options, begin)
+    if document is None:
+        document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=False)
+    if not document["ready"]:
+        missing = [p["name"] for p in document["packages"] if p["required"]]
+        raise RequiredPackageError(f"required and not ready, among {', '.join(missing)}")
+    environment = _environment_of(document)
+    try:
+        os.execvpe(command[0], list(command), environment)  # noqa: S606  # becoming it is the job
+    except OSError as error:
+        missing_command = isinstance(error, FileNotFoundError)
+        click.echo(f"preheat: {shlex.join(command)}: {error.strerror}", err=True)
+        sys.exit(127 if missing_command else 126)
+
+
+@main.command()
+@_common
+def status(options: Options) -> None:
+    """Show every setting with where it came from, and whether the next start is warm."""
+    from preheat.edges.manifest_file import read_manifest, read_settings
+
+    file = _manifest(options)
+    settings = read_settings(read_manifest(file), _command_line(options, {}))
+    facts = start.follow(str(file), str(settings.store))
+    rows = settings.rows()
+    if options.as_json:
+        _print_json(
+            {
+                "manifest": str(file),
+                "warm": facts is not None,
+                "settings": [{"key": k, "value": v, "source": s} for k, v, s in rows],
+            }
+        )
+        return
+    from preheat.render import show_settings
+
+    show_settings(rows)
+    click.echo(f"manifest: {file}")
+    click.echo("the next start is " + ("warm" if facts is not None else "cold"))
+
+
+@main.command()
+@_common
+def lock(options: Options) -> None:
+    """Write a lock (PEP 751) with sizes and hashes beside the manifest."""
+    from preheat.edges.lock_file import NAME
+    from preheat.provision import Provision
+
+    order = _order(options, {}, locked=None)
+    file = order.manifest_file.parent / NAME
+    with _listener(options) as listen:
+        made = Provision(order, listen).lock(file)
+    refused = dict(made.refused)
+    if options.as_json:
+        found = [{"name": d.name, "version": d.version} for d in made.distributions]
+        _print_json({"file": str(file), "distributions": found, "refused": refused})
+    else:
+        click.echo(f"{file}: {len(made.distributions)} distributions")
+        for name, reason in refused.items():
+            click.echo(f"not in it: {name}: {reason}")
+    required = {package.name for package in order.manifest.package if package.required}
+    sys.exit(NOT_READY if required & refused.keys() else 0)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Show what could be freed; free nothing.")
+@_common
+def clean(options: Options, dry_run: bool) -> None:
+    """Free what is preheat's own and needed by nobody."""
+    from preheat.edges import cleaning
+    from preheat.edges.store import Store
+    from preheat.render import show_cleaning
+
+    store = Store(_store_of(options))
+    tiers = cleaning.survey(store)
+    freed = None if dry_run else cleaning.clean(store)
+    if not options.as_json:
+        show_cleaning(tiers, freed)
+    elif freed is None:
+        _print_json({"tiers": [asdict(tier) for tier in tiers]})
+    else:
+        _print_json(
+            {
+                "freed": freed.bytes,
+                "tiers": dict(freed.tiers),
+                "before": freed.before,
+                "after": freed.after,
+            }
+        )
+
+
+@main.command()
+@click.option("--history", is_flag=True, help="One line for each start that is remembered.")
+@_common
+def report(options: Options, history: bool) -> None:
+    """Show the last start, and how the starts before it went."""
+    from preheat.edges.report_file import last_report, report_from
+    from preheat.edges.store import Store
+    from preheat.render import show_history, show_report
+
+    store = Store(_store_of(options))
+    starts = store.history()
+    if history:
+        for line in starts:
+            click.echo(json.dumps(line))
+        return
+    document = last_report(store, _manifest(options), options.python)
+    if options.as_json:
+        ready = sum(bool(line.get("ready")) for line in starts)
+        warm_starts = sum(bool(line.get("warm")) for line in starts)
+        document["history"] = {"starts": len(starts), "ready": ready, "warm": warm_starts}
+        _print_json(document)
+        return
+    show_report(report_from(document), verbose=bool(options.verbose))
+    show_history(starts)
+
+
+def _guarded(options: Options, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except PreheatError as error:
+        if options.as_json:
+            about = {"code": error.code, "message": error.message, "hint": error.hint}
+            _print_json({"error": about})
+        _stop(f"preheat: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), error)
+    except KeyboardInterrupt:
+        click.echo("preheat: interrupted; nothing half-made is left", err=True)
+        sys.exit(130)
+
+
+def _stop(text: str, error: PreheatError) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(error.exit_status)
+
+
+def _follow(options: Options, begin: float) -> dict[str, Any] | None:
+    """The short path, where the platform is the running interpreter's."""
+    if options.python != sys.executable:
+        return None
+    file = str(_manifest(options))
+    facts = start.follow(file, str(options.store) if options.store else None)
+    if facts is None:
+        return None
+    start.note(facts)
+    volume = _free(facts["store"])
+    return {
+        "schema": facts["schema"],
+        "ready": all(_is_ok(p) for p in facts["packages"] if p["required"]),
+        "warm": True,
+        "seconds": round(time.perf_counter() - begin, 6),
+        "packages": [
+            {**p, "bytes_predicted": 0, "bytes_actual": 0} for p in facts["packages"]
+        ],
+        "capabilities": facts["capabilities"],
+        "paths": facts["layers"],
+        "volumes": [volume],
+        "bootstrap": facts["bootstrap"],
+        "store": facts["store"],
+    }
+
+
+def _go_cold(
+    options: Options, extra: Mapping[str, object], *, retry: bool, locked: bool
+) -> dict[str, Any]:
+    from preheat.edges.lock_file import NAME
+    from preheat.provision import Provision
+
+    order = _order(options, extra, locked=NAME if locked else None, retry=retry)
+    with _listener(options) as listen:
+        made = Provision(order, listen).warm()
+    return asdict(made)
+
+
+def _is_ok(package: Mapping[str, Any]) -> bool:
+    return package["status"] in ("platform", "reused", "installed")
+
+
+def _order(
+    options: Options, extra: Mapping[str, object], *, locked: str | None, retry: bool = False
+) -> Any:
+    from preheat.edges.manifest_file import read_manifest, read_settings
+    from preheat.provision import Order
+
+    file = _manifest(options)
+    manifest = read_manifest(file)
+    return Order(
+        manifest=manifest,
+        settings=read_settings(manifest, _command_line(options, extra)),
+        manifest_file=file,
+        executable=options.python,
+        retry=retry,
+        lock=file.parent / locked if locked else None,
+    )
+
+
+def _command_line(options: Options, extra: Mapping[str, object]) -> dict[str, object]:
+    return {"store": options.store, "offline": options.offline, **extra}
+
+
+def _manifest(options: Options) -> Path:
+    from preheat.edges.manifest_file import find_manifest
+
+    return (options.manifest or find_manifest(Path.cwd())).absolute()
+
+
+def _store_of(options: Options) -> Path:
+    """The store, also where there is no manifest: cleaning must always be possible."""
+    from preheat.edges.manifest_file import read_manifest, read_settings
+    from preheat.words.errors import ManifestError
+    from preheat.words.manifest import Manifest
+
+    try:
+        manifest = read_manifest(_manifest(options))
+    except ManifestError:
+        if options.manifest is not None:
+            raise
+        manifest = Manifest()
+    return read_settings(manifest, _command_line(options, {})).store
+
+
+def _environment_of(document: Mapping[str, Any]) -> dict[str, str]:
+    from preheat.edges.surroundings import BOOTSTRAP, without_layers
+
+    environment = without_layers(os.environ)
+    if "PYTHONDONTWRITEBYTECODE" not in os.environ:
+        del environment["PYTHONDONTWRITEBYTECODE"]
+    bootstrap = document["bootstrap"]
+    rest = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([bootstrap, *([rest] if rest else [])])
+    environment[BOOTSTRAP] = bootstrap
+    scripts = os.path.join(bootstrap, "bin")
+    environment["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
+    return environment
+
+
+def _free(store: str) -> dict[str, object]:
+    stats = os.statvfs(store)
+    free = stats.f_bavail * stats.f_frsize
+    return {"role": "store", "path": store, "before": free, "after": free}
+
+
+def _needs(decided: Any) -> list[dict[str, object]]:
+    return [{**asdict(need), "fits": need.fits} for need in decided.needs]
+
+
+def _listener(options: Options) -> Any:
+    from preheat.progress import listener
+
+    del options
+    return listener(os.environ)
+
+
+def _print_json(document: object) -> None:
+    click.echo(json.dumps(document, indent=1))

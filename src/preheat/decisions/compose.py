@@ -1,0 +1,142 @@
+"""Which distributions lie in which layer.
+
+One layer for each package of the manifest, in order: what neither the platform nor an earlier
+layer has. What layer i holds is asked again after layer i-1 succeeded or failed, so a failed
+layer's shared distributions go to the next package that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from packaging.utils import canonicalize_name
+
+from preheat.decisions.graph import Graph
+from preheat.decisions.imports import Territory, groups, territory
+from preheat.words.lock import Contents, Lock, Locked
+from preheat.words.manifest import Package
+from preheat.words.platform import Platform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """The joint solution, ready to be cut into layers.
+
+    Attributes:
+        lock: what is to be installed, besides the platform.
+        contents: name to what its archive holds.
+        platform: what lies beneath.
+        packages: the packages that take part, in order of importance.
+        beneath: where the platform's own distributions lie, by name, as far as it is known.
+    """
+
+    lock: Lock
+    contents: Mapping[str, Contents]
+    platform: Platform
+    packages: tuple[Package, ...]
+    beneath: Mapping[str, Territory]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Declared needs over lock and platform."""
+        requires = {
+            d.name: d.requires for d in self.platform.distributions if d.state.present
+        }
+        requires |= {name: contents.requires for name, contents in self.contents.items()}
+        overrides = {
+            canonicalize_name(requirement.name): str(requirement)
+            for package in self.packages
+            for requirement in package.overrides
+        }
+        return Graph(
+            requires=requires,
+            environment=self.platform.interpreter.markers,
+            overrides=overrides,
+        )
+
+    @cached_property
+    def territories(self) -> dict[str, Territory]:
+        """Where each locked distribution will lie."""
+        return {
+            name: territory(path for path, _ in contents.files)
+            for name, contents in self.contents.items()
+        }
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[str, ...]]:
+        return groups(self.territories)
+
+    def needs(self, package: Package) -> tuple[str, ...]:
+        """Canonical names that the package needs, wherever they come from."""
+        return self.graph.closure(package.requires, package.exclude)
+
+    def missing(self, package: Package) -> tuple[str, ...]:
+        """Names it needs that are neither locked nor on the platform: excluded by another."""
+        return tuple(
+            name
+            for name in self.needs(package)
+            if self.lock.find(name) is None and self.platform.find(name) is None
+        )
+
+    def layer(
+        self, package: Package, placed: Iterable[str], wanted: Iterable[Package]
+    ) -> tuple[Locked, ...]:
+        """What the package's layer holds.
+
+        Args:
+            package: whose layer.
+            placed: names that earlier layers hold.
+            wanted: packages that are still to come; those of their distributions that share a
+                regular package with one of this layer's come into it.
+        """
+        taken = frozenset(placed)
+        locked = {d.name: d for d in self.lock.distributions}
+        own = [name for name in self.needs(package) if name in locked and name not in taken]
+        coming = {name for later in wanted for name in self.needs(later)} | set(own)
+        layer = dict.fromkeys(own)
+        for name in own:
+            for mate in self._groups.get(name, ()):
+                if mate in coming and mate not in taken:
+                    layer.setdefault(mate)
+        return tuple(locked[name] for name in sorted(layer))
+
+    def clash(self, layer: Iterable[Locked], placed: Iterable[str] = ()) -> str | None:
+        """Why these distributions cannot lie over the platform or beside earlier layers, if so."""
+        shadowed = {d.name for d in self.lock.distributions}
+        above = {name: self.territories[name] for name in placed if name in self.territories}
+        for each in layer:
+            mine = self.territories[each.name]
+            for other, theirs in self.beneath.items():
+                shared = mine.shared_with(theirs) if other not in shadowed else None
+                if shared:
+                    return (
+                        f"{each.name} {each.version} and the platform's {other} both hold "
+                        f"{shared.replace('/', '.')}, which cannot be split over two places"
+                    )
+            for other, theirs in above.items():
+                shared = mine.shared_with(theirs)
+                if shared:
+                    return (
+                        f"{each.name} and {other} both hold {shared.replace('/', '.')}, and "
+                        f"{other} already lies in another layer"
+                    )
+        return None
+
+    def escaping(self, layer: Iterable[Locked]) -> str | None:
+        """The sentence about an archive with a member that leads out of its directory."""
+        for each in layer:
+            path = self.contents[each.name].escapes
+            if path:
+                return f"{each.archive.filename} holds a path that leads out of it: {path}"
+        return None
+
+    def shadows(self, layer: Iterable[Locked]) -> tuple[tuple[str, str, str], ...]:
+        """Platform distributions that the layer hides: name, the platform's version, ours."""
+        found = []
+        for each in layer:
+            beneath = self.platform.find(each.name)
+            if beneath is not None:
+                found.append((each.name, beneath.version or "", each.version))
+        return tuple(found)

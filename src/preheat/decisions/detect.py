@@ -1,0 +1,111 @@
+"""Whether the platform already provides a package, told from its inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.markers import Marker
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from preheat.words.manifest import Condition, Package
+from preheat.words.platform import Platform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sighting:
+    """What the edges saw of the platform's files for the packages at hand.
+
+    Attributes:
+        resolvable: dotted import to whether a finder would find it.
+        truncated: distribution name to files whose size is not what RECORD says.
+    """
+
+    resolvable: Mapping[str, bool]
+    truncated: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Whether a package is there, still to be proved by an import, and why not if not."""
+
+    present: bool
+    reason: str
+    version: str | None = None
+
+
+def find(package: Package, platform: Platform, sighting: Sighting) -> Finding:
+    """Reads the inventory; a distribution, its version, its files, its imports, in that order."""
+    version = None
+    for requirement in package.requirements:
+        if requirement.marker and not requirement.marker.evaluate(
+            dict(platform.interpreter.markers)
+        ):
+            continue
+        name = canonicalize_name(requirement.name)
+        distribution = platform.find(name)
+        if distribution is None:
+            return Finding(present=False, reason=_absence(name, platform))
+        if not _satisfies(distribution.version, requirement.specifier):
+            return Finding(
+                present=False,
+                reason=f"the platform has {name} {distribution.version}, "
+                f"which is not {requirement.specifier}",
+            )
+        broken = sighting.truncated.get(name)
+        if broken:
+            return Finding(
+                present=False,
+                reason=f"{name} {distribution.version} is half-installed: {broken[0]} "
+                "is not the file that its RECORD lists",
+            )
+        version = version or distribution.version
+    for name in package.imports:
+        if not sighting.resolvable.get(name, False):
+            return Finding(present=False, reason=f"nothing on the platform provides import {name}")
+    return Finding(present=True, reason="the platform provides it", version=version)
+
+
+def unmet(condition: Condition, platform: Platform) -> str | None:
+    """The sentence that says which part of ``when`` does not hold here; None where all do."""
+    gpus = platform.accelerator.gpus
+    if condition.accelerator == "cuda" and not gpus:
+        return "no CUDA device is visible here"
+    if condition.accelerator == "none" and gpus:
+        return f"a CUDA device is here ({gpus[0].name})"
+    if condition.compute_capability:
+        allowed = SpecifierSet(condition.compute_capability)
+        fitting = [g for g in gpus if g.compute_capability in allowed]
+        if not fitting:
+            have = ", ".join(f"{g.name} {g.compute_capability}" for g in gpus) or "no device"
+            return f"needs compute capability {condition.compute_capability}; here: {have}"
+    if condition.cuda:
+        cuda = platform.torch.cuda if platform.torch else None
+        if cuda is None:
+            return f"needs CUDA {condition.cuda}; the platform's torch brings none"
+        if cuda not in SpecifierSet(condition.cuda):
+            return f"needs CUDA {condition.cuda}; the platform's torch brings {cuda}"
+    if condition.marker and not Marker(condition.marker).evaluate(
+        dict(platform.interpreter.markers)
+    ):
+        return f"its marker does not hold here: {condition.marker}"
+    return None
+
+
+def _absence(name: str, platform: Platform) -> str:
+    for left in platform.leftovers:
+        if left.name == name:
+            detail = f": {left.missing[0]}" if left.missing else ""
+            return f"{name} is half-installed on the platform ({left.state.value}{detail})"
+        if left.name.startswith("~") and left.name[1:] in name:
+            return f"{name} is absent; {left.name} is {left.state.value}"
+    return f"the platform has no {name}"
+
+
+def _satisfies(version: str | None, specifier: SpecifierSet) -> bool:
+    try:
+        return specifier.contains(Version(version or ""), prereleases=True)
+    except InvalidVersion:
+        return not specifier

@@ -1,0 +1,80 @@
+"""Who needs whom: the closure of a package's requirements over lock and platform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """What each known distribution declares that it needs.
+
+    Attributes:
+        requires: canonical name to its ``Requires-Dist``, lock before platform.
+        environment: the PEP 508 environment that markers are read in.
+        overrides: canonical name to the requirement that replaces every mention of it.
+    """
+
+    requires: Mapping[str, tuple[str, ...]]
+    environment: Mapping[str, str]
+    overrides: Mapping[str, str]
+
+    def closure(self, roots: Iterable[str], excludes: Iterable[str] = ()) -> tuple[str, ...]:
+        """Canonical names that the roots need, breadth first, the roots' own names included.
+
+        Args:
+            roots: PEP 508 requirements.
+            excludes: canonical names that are neither visited nor returned.
+        """
+        left_out = frozenset(excludes)
+        order: dict[str, None] = {}
+        seen: set[tuple[str, str]] = set()
+        queue = [(root, "") for root in roots]
+        while queue:
+            text, extra = queue.pop(0)
+            need = self._applies(text, extra)
+            if need is None or need[0] in left_out:
+                continue
+            name, extras = need
+            order.setdefault(name)
+            for wanted in ("", *extras):
+                if (name, wanted) not in seen:
+                    seen.add((name, wanted))
+                    queue += [(each, wanted) for each in self.requires.get(name, ())]
+        return tuple(order)
+
+    def _applies(self, text: str, extra: str) -> tuple[str, tuple[str, ...]] | None:
+        requirement = _parse(text)
+        if requirement is None or not self._holds(requirement, extra):
+            return None
+        name = canonicalize_name(requirement.name)
+        replacement = _parse(self.overrides[name]) if name in self.overrides else None
+        if replacement is not None:
+            if not self._holds(replacement, extra):
+                return None
+            requirement = replacement
+        return name, tuple(sorted(requirement.extras))
+
+    def _holds(self, requirement: Requirement, extra: str) -> bool:
+        marker = requirement.marker
+        if marker is None:
+            return not extra
+        holds = marker.evaluate({**self.environment, "extra": extra})
+        if not extra:
+            return holds
+        # Under an extra, only what the extra adds: the rest was visited without it.
+        return holds and not marker.evaluate({**self.environment, "extra": ""})
+
+
+@lru_cache(maxsize=8192)
+def _parse(text: str) -> Requirement | None:
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        # Old metadata on an index may break PEP 508; the engine has already judged it.
+        return None

@@ -1,0 +1,99 @@
+"""Names made of content: equal things have equal names on every worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+from preheat.words.lock import Locked
+from preheat.words.manifest import Manifest, Package
+from preheat.words.platform import Accelerator, Platform
+
+_LAYER_FORMAT = 1
+
+
+def digest(document: object) -> str:
+    """Hex sha256 of a JSON-able document in its one canonical spelling."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def platform_digest(platform: Platform) -> str:
+    """Names a platform by interpreter ABI and every distribution that an import would see.
+
+    Every one, not only those that a layer declares: numpy is used by many that do not say so.
+    """
+    interpreter = platform.interpreter
+    return digest(
+        {
+            "python": interpreter.version,
+            "abi": interpreter.abi,
+            "libc": interpreter.libc,
+            "machine": interpreter.machine,
+            "distributions": sorted(
+                (d.name, d.version or "") for d in platform.distributions if d.state.present
+            ),
+        }
+    )
+
+
+def layer_digest(distributions: Iterable[Locked], platform: Platform, *, compiled: bool) -> str:
+    """Names a layer by its archives, ABI, C library and build inputs.
+
+    Source distributions count the platform's torch as a build input.
+    """
+    interpreter = platform.interpreter
+    archives = sorted((d.name, d.archive.sha256) for d in distributions)
+    built = any(not d.archive.is_wheel for d in distributions)
+    return digest(
+        {
+            "format": _LAYER_FORMAT,
+            "archives": archives,
+            "abi": interpreter.abi,
+            "cache_tag": interpreter.cache_tag,
+            "libc": interpreter.libc,
+            "machine": interpreter.machine,
+            "compiled": compiled,
+            "torch": platform.torch.version if built and platform.torch else None,
+        }
+    )[:32]
+
+
+def verdict_key(layers: Sequence[str], package: Package, platform: Platform) -> str:
+    """Names what was proved: a package over ordered layers on a platform, driver and GPUs."""
+    return digest(
+        {
+            "layers": list(layers),
+            "imports": package.imports,
+            "check": package.check,
+            "check_gpu": package.check_gpu,
+            "platform": platform_digest(platform),
+            "accelerator": _accelerator(platform.accelerator),
+        }
+    )
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """Names what a manifest asks to be resolved; checks and conditions do not change a lock."""
+    return digest(
+        {
+            "packages": [
+                {
+                    "name": package.name,
+                    "requires": package.requires,
+                    "exclude": package.exclude,
+                    "override": package.override,
+                    "build": package.may_build,
+                    "isolation": package.build_isolation,
+                }
+                for package in manifest.package
+            ],
+            "protected": manifest.protected,
+        }
+    )
+
+
+def _accelerator(accelerator: Accelerator) -> list[object]:
+    gpus = [(gpu.name, gpu.compute_capability) for gpu in accelerator.gpus]
+    return [accelerator.driver, gpus]

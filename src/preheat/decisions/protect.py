@@ -1,0 +1,71 @@
+"""Which distributions are protected, and what the engine is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from preheat.words.manifest import Package
+from preheat.words.platform import Platform
+
+_CUDA_FAMILIES = ("nvidia-*", "cuda-*")
+
+
+def protected(platform: Platform, names: Iterable[str]) -> dict[str, str]:
+    """Canonical name to version of what the platform has and nothing may replace.
+
+    The ``nvidia-*`` and ``cuda-*`` families count where the platform's torch requires them, at
+    any depth: the same library for another program is not torch's.
+    """
+    patterns = tuple(names)
+    of_torch = _required_by("torch", platform)
+    found: dict[str, str] = {}
+    for each in platform.distributions:
+        if not each.state.present or each.version is None:
+            continue
+        if not any(fnmatchcase(each.name, pattern) for pattern in patterns):
+            continue
+        family = any(fnmatchcase(each.name, pattern) for pattern in _CUDA_FAMILIES)
+        if not family or each.name in of_torch:
+            found.setdefault(each.name, each.version)
+    return found
+
+
+def withheld(platform: Platform, names: Iterable[str], packages: Iterable[Package]) -> set[str]:
+    """``torch`` where the platform lacks it and no package asks for it by name.
+
+    A dependency must not bring gigabytes of another CUDA by surprise.
+    """
+    asked = {
+        canonicalize_name(requirement.name)
+        for package in packages
+        for requirement in package.requirements
+    }
+    if "torch" in names and platform.find("torch") is None and "torch" not in asked:
+        return {"torch"}
+    return set()
+
+
+def constraints(held: dict[str, str], absent: Iterable[str]) -> tuple[str, ...]:
+    """The protected versions as hard bounds; what is withheld gets a bound that nothing meets."""
+    lines = [f"{name}=={version}" for name, version in sorted(held.items())]
+    return (*lines, *(f"{name}<0" for name in sorted(absent)))
+
+
+def _required_by(root: str, platform: Platform) -> set[str]:
+    found: set[str] = set()
+    queue = [root]
+    while queue:
+        distribution = platform.find(queue.pop())
+        for text in distribution.requires if distribution else ():
+            try:
+                name = canonicalize_name(Requirement(text).name)
+            except InvalidRequirement:
+                continue
+            if name not in found:
+                found.add(name)
+                queue.append(name)
+    return found

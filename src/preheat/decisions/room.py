@@ -1,0 +1,98 @@
+"""Whether what is planned can be finished on the volumes it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from preheat.words.plan import Need
+from preheat.words.platform import Volume
+
+# Index pages and metadata that the engine keeps while it works; archives are linked, not kept.
+_CACHE_BASE = 4_000_000
+_CACHE_PER_DISTRIBUTION = 400_000
+# An isolated build unpacks setuptools and its like, and the source itself, into temp.
+_TEMP_PER_BUILD = 60_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What an installation brings: bytes and inodes in the store, archives fetched, builds run."""
+
+    disk: int = 0
+    inodes: int = 0
+    distributions: int = 0
+    builds: int = 0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(
+            disk=self.disk + other.disk,
+            inodes=self.inodes + other.inodes,
+            distributions=self.distributions + other.distributions,
+            builds=self.builds + other.builds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """The volumes of the store, the engine's cache and temp, and the reserve on the store's."""
+
+    volumes: Sequence[Volume]
+    keep_free: int
+
+    def needs(self, load: Load) -> tuple[Need, ...]:
+        """What the load takes from each volume; roles on one device share one budget."""
+        devices: dict[int, list[Volume]] = {}
+        for volume in self.volumes:
+            devices.setdefault(volume.device, []).append(volume)
+        store = self._role("store")
+        found = []
+        for volumes in devices.values():
+            roles = {volume.role for volume in volumes}
+            wanted = inodes = 0
+            if load.distributions:
+                if "store" in roles:
+                    wanted += load.disk
+                    inodes += load.inodes
+                if "cache" in roles:
+                    wanted += _CACHE_BASE + _CACHE_PER_DISTRIBUTION * load.distributions
+                    if store.device != volumes[0].device:
+                        # No hardlink crosses a filesystem: the cache holds its own copy.
+                        wanted += load.disk
+                        inodes += load.inodes
+                if "temp" in roles:
+                    wanted += _TEMP_PER_BUILD * load.builds
+            found.append(
+                Need(
+                    role=", ".join(volume.role for volume in volumes),
+                    path=volumes[0].path,
+                    bytes=wanted,
+                    inodes=inodes,
+                    free=volumes[0].free,
+                    reserve=self.keep_free if "store" in roles else 0,
+                    kind=volumes[0].kind,
+                    quota_known=all(volume.quota_known for volume in volumes),
+                )
+            )
+        return tuple(found)
+
+    def refusal(self, load: Load) -> str | None:
+        """The sentence that says what is short, or None where the load can be finished."""
+        for need in self.needs(load):
+            if not need.fits:
+                return (
+                    f"does not fit: {_mb(need.bytes)} needed on {need.path}, "
+                    f"{_mb(max(0, need.free - need.reserve))} to spare "
+                    f"({_mb(need.free)} free, {_mb(need.reserve)} kept)"
+                )
+        store = self._role("store")
+        if store.inodes is not None and load.inodes > store.inodes:
+            return f"does not fit: {load.inodes} files needed, {store.inodes} inodes free"
+        return None
+
+    def _role(self, role: str) -> Volume:
+        return next(volume for volume in self.volumes if volume.role == role)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

@@ -1,0 +1,93 @@
+"""Bytes on a disk, told from an archive's directory before the archive is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from preheat.words.lock import Contents
+from preheat.words.platform import Volume
+
+# A code object's size against its source: 180 + factor * source ** 0.95, fitted over 3,000 files
+# of torch, sympy, networkx, numpy and others for each version; the sum is within 1 %.
+_PYC_FIXED = 180
+_PYC_EXPONENT = 0.95
+_PYC_FACTOR = {"3.10": 1.337, "3.11": 2.328, "3.12": 2.098, "3.13": 2.090}
+_PYC_FACTOR_ELSE = 2.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """What something occupies once installed.
+
+    Attributes:
+        payload: bytes of the files themselves, without bytecode.
+        disk: bytes of blocks, directories and bytecode included.
+        inodes: files and directories.
+        exact: False where a part of it is an estimate.
+    """
+
+    payload: int = 0
+    disk: int = 0
+    inodes: int = 0
+    exact: bool = True
+
+    def __add__(self, other: Footprint) -> Footprint:
+        return Footprint(
+            payload=self.payload + other.payload,
+            disk=self.disk + other.disk,
+            inodes=self.inodes + other.inodes,
+            exact=self.exact and other.exact,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """How a volume counts: its block, its directories, and whether bytecode comes along.
+
+    Attributes:
+        python: ``3.11``; None where nothing is compiled.
+    """
+
+    block: int
+    directory: int
+    python: str | None
+
+    @classmethod
+    def of(cls, volume: Volume, *, version: str, compiled: bool) -> Measure:
+        """The measure of that volume for that interpreter version."""
+        minor = ".".join(version.split(".")[:2])
+        return cls(
+            block=volume.block, directory=volume.directory, python=minor if compiled else None
+        )
+
+    def footprint(self, contents: Iterable[Contents]) -> Footprint:
+        """What these archives occupy together once they lie in one directory."""
+        payload = disk = count = 0
+        exact = True
+        directories: set[str] = set()
+        for each in contents:
+            exact = exact and each.exact
+            for path, size in each.files:
+                payload += size
+                disk += self._blocks(size)
+                count += 1
+                parent = path.rpartition("/")[0]
+                if self.python and path.endswith(".py") and not path.startswith("bin/"):
+                    disk += self._blocks(self._bytecode(size))
+                    count += 1
+                    directories.add(f"{parent}/__pycache__")
+                while parent and parent not in directories:
+                    directories.add(parent)
+                    parent = parent.rpartition("/")[0]
+        disk += len(directories) * self.directory
+        return Footprint(
+            payload=payload, disk=disk, inodes=count + len(directories), exact=exact
+        )
+
+    def _blocks(self, size: int) -> int:
+        return -(-size // self.block) * self.block
+
+    def _bytecode(self, source: int) -> int:
+        factor = _PYC_FACTOR.get(self.python or "", _PYC_FACTOR_ELSE)
+        return int(_PYC_FIXED + factor * source**_PYC_EXPONENT)

@@ -1,0 +1,224 @@
+"""The distributions on a path, told from their own metadata and their files against RECORD.
+
+Our own because importlib.metadata takes a half-removed directory for a distribution, and the
+engine does not see system site-packages behind a venv.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from email.parser import HeaderParser
+
+from packaging.utils import canonicalize_name
+
+from preheat.words.platform import Distribution, RecordState
+
+_MISSING_SHOWN = 5
+_DPKG_SITE = "/usr/lib/python3/dist-packages"
+
+
+def read(path: Iterable[str]) -> tuple[Distribution, ...]:
+    """Every distribution and every leftover on the path; the first of a name is what imports."""
+    listings: dict[str, frozenset[str]] = {}
+    found: list[Distribution] = []
+    seen: set[str] = set()
+    for location in path:
+        for distribution in _in_directory(location, listings):
+            key = distribution.name if distribution.state.present else distribution.metadata
+            if key not in seen:
+                seen.add(key)
+                found.append(distribution)
+    return tuple(sorted(found, key=lambda d: (d.name, d.location)))
+
+
+def files(distribution: Distribution) -> tuple[str, ...]:
+    """Paths below the distribution's location that its RECORD lists; empty without one."""
+    record = _read_record(os.path.join(distribution.metadata, "RECORD"))
+    return tuple(row for row, _ in record or ())
+
+
+def truncated(distribution: Distribution) -> tuple[str, ...]:
+    """Files whose size is not what RECORD says: a killed install was taken for a whole one.
+
+    Costs a stat for each file, so it is asked of the distributions that a package relies on.
+    Files under ``bin`` are left out: installers rewrite their first line.
+    """
+    wrong = []
+    for row, size in _read_record(os.path.join(distribution.metadata, "RECORD")) or ():
+        if size is None or row.startswith(".."):
+            continue
+        try:
+            actual = os.stat(os.path.join(distribution.location, row)).st_size
+        except OSError:
+            actual = -1
+        if actual != size:
+            wrong.append(row)
+    return tuple(wrong[:_MISSING_SHOWN])
+
+
+def resolvable(name: str, path: Iterable[str]) -> bool:
+    """Whether a dotted import finds something on the path, told without importing its parents.
+
+    PEP 420: a regular package or module in one entry wins over namespace portions in all.
+    """
+    places = [entry for entry in path if os.path.isdir(entry)]
+    parts = name.split(".")
+    for depth, part in enumerate(parts):
+        portions: list[str] = []
+        regular: str | None = None
+        module = False
+        for place in places:
+            candidate = os.path.join(place, part)
+            if os.path.isdir(candidate):
+                if _has_module(candidate, "__init__"):
+                    regular = candidate
+                    break
+                portions.append(candidate)
+            if _has_module(place, part):
+                module = True
+                break
+        if regular:
+            places = [regular]
+        elif module:
+            return depth == len(parts) - 1
+        elif portions:
+            places = portions
+        else:
+            return False
+    return True
+
+
+def _has_module(directory: str, name: str) -> bool:
+    try:
+        entries = os.listdir(directory)
+    except OSError:
+        return False
+    plain = {f"{name}.py", f"{name}.pyc", f"{name}.so"}
+    return any(
+        entry in plain or (entry.startswith(f"{name}.") and entry.endswith(".so"))
+        for entry in entries
+    )
+
+
+def _in_directory(location: str, listings: dict[str, frozenset[str]]) -> Iterator[Distribution]:
+    try:
+        entries = sorted(os.listdir(location))
+    except OSError:
+        return
+    for entry in entries:
+        place = os.path.join(location, entry)
+        if entry.startswith("~"):
+            yield Distribution(
+                name=entry,
+                version=None,
+                location=location,
+                metadata=place,
+                state=RecordState.TILDE,
+            )
+        elif entry.endswith(".dist-info"):
+            yield _dist_info(place, location, listings)
+        elif entry.endswith(".egg-info"):
+            egg = _egg_info(place, location)
+            if egg:
+                yield egg
+
+
+def _dist_info(place: str, location: str, listings: dict[str, frozenset[str]]) -> Distribution:
+    name, version, requires = _read_metadata(os.path.join(place, "METADATA"))
+    if not name or not version:
+        stem = os.path.basename(place).removesuffix(".dist-info")
+        return Distribution(
+            name=canonicalize_name(stem.split("-")[0]),
+            version=None,
+            location=location,
+            metadata=place,
+            state=RecordState.NAMELESS,
+        )
+    record = _read_record(os.path.join(place, "RECORD"))
+    missing = tuple(_missing(location, record or (), listings))
+    if record is None or (missing and location.endswith(_DPKG_SITE)):
+        # Debian ships RECORD rows of its build directory; dpkg's database is the truth there.
+        state, missing = RecordState.UNVERIFIABLE, ()
+    elif missing:
+        state = RecordState.INCOMPLETE
+    else:
+        state = RecordState.WHOLE
+    return Distribution(
+        name=canonicalize_name(name),
+        version=version,
+        location=location,
+        metadata=place,
+        requires=requires,
+        state=state,
+        missing=missing[:_MISSING_SHOWN],
+    )
+
+
+def _egg_info(place: str, location: str) -> Distribution | None:
+    """Setuptools' older form, which Debian uses: a directory or one file, never with a RECORD."""
+    source = os.path.join(place, "PKG-INFO") if os.path.isdir(place) else place
+    name, version, requires = _read_metadata(source)
+    if not name or not version:
+        return None
+    return Distribution(
+        name=canonicalize_name(name),
+        version=version,
+        location=location,
+        metadata=place,
+        requires=requires,
+        state=RecordState.UNVERIFIABLE,
+    )
+
+
+def _read_metadata(file: str) -> tuple[str | None, str | None, tuple[str, ...]]:
+    try:
+        with open(file, encoding="utf-8", errors="replace") as handle:
+            # Headers end at the first blank line; descriptions run to megabytes.
+            head = handle.read(65536).split("\n\n", 1)[0]
+    except OSError:
+        return None, None, ()
+    message = HeaderParser().parsestr(head)
+    requires = tuple(message.get_all("Requires-Dist") or ())
+    return message.get("Name"), message.get("Version"), requires
+
+
+def _read_record(file: str) -> tuple[tuple[str, int | None], ...] | None:
+    """Rows of a RECORD as path and size (PEP 376, PEP 627); None where there is none."""
+    try:
+        with open(file, encoding="utf-8", newline="") as handle:
+            lines = handle.read().splitlines()
+    except OSError:
+        return None
+    rows: list[tuple[str, int | None]] = []
+    for line in lines:
+        if '"' in line:
+            fields = next(csv.reader([line]))
+        else:
+            fields = line.rsplit(",", 2)
+        if len(fields) == 3 and fields[0]:
+            rows.append((fields[0], int(fields[2]) if fields[2].isdigit() else None))
+    return tuple(rows)
+
+
+def _missing(
+    location: str, record: Iterable[tuple[str, int | None]], listings: dict[str, frozenset[str]]
+) -> Iterator[str]:
+    """Presence by one listing for each directory: half the cost of a stat for each file.
+
+    Scripts outside the site directory do not decide whether an import works.
+    """
+    prefix = location + "/"
+    for row, _ in record:
+        parent, _, base = row.rpartition("/")
+        place = prefix + parent
+        listing = listings.get(place)
+        if listing is None:
+            try:
+                listing = frozenset(os.listdir(place))
+            except OSError:
+                listing = frozenset()
+            listings[place] = listing
+        if base not in listing and not base.endswith(".pyc") and not row.startswith(".."):
+            yield row

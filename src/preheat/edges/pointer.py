@@ -1,0 +1,107 @@
+"""Leaves what the warm start follows, and reads it back for those who only look."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from preheat import start
+from preheat.edges.store import Store, write_atomically
+from preheat.words.platform import Interpreter
+from preheat.words.report import Report
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """What a start leaves for the next one.
+
+    Attributes:
+        hooked: layers with ``.pth`` files.
+        bootstrap: directory that children start with.
+        shadowed: import names of the platform that a layer hides.
+        expires: unix time after which the next start is cold; infinity where nothing failed.
+    """
+
+    manifest: Path
+    interpreter: Interpreter
+    report: Report
+    hooked: tuple[str, ...]
+    bootstrap: str
+    shadowed: tuple[str, ...]
+    expires: float
+
+
+def leave_pointer(store: Store, left: Left) -> None:
+    """Writes the pointer whole, over an older one.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    interpreter = left.interpreter
+    file = _place(store, left.manifest, interpreter)
+    summary = {
+        "ready": left.report.ready,
+        "packages": {p.name: p.status for p in left.report.packages},
+    }
+    facts = {
+        "format": start.FORMAT,
+        "schema": left.report.schema,
+        "manifest": left.manifest.read_bytes(),
+        "python": interpreter.full_version,
+        "prefix": interpreter.prefix,
+        "environment": start.settings_in(os.environ),
+        "driver": start.driver(),
+        "sites": [[site, *start.site_state(site)] for site in interpreter.sites],
+        "layers": list(left.report.paths),
+        "hooked": list(left.hooked),
+        "bootstrap": left.bootstrap,
+        "packages": [
+            {
+                "name": package.name,
+                "status": package.status,
+                "reason": package.reason,
+                "version": package.version,
+                "layer": package.layer,
+                "required": package.required,
+            }
+            for package in left.report.packages
+        ],
+        "capabilities": left.report.capabilities,
+        "shadowed": list(left.shadowed),
+        "expires": left.expires,
+        "store": str(store.root),
+        "report": f"{file}.json",
+        "history": json.dumps(summary, separators=(",", ":"))[1:],
+    }
+    write_atomically(file, start.pack_pointer(facts))
+
+
+def drop_pointer(store: Store, manifest: Path, interpreter: Interpreter) -> None:
+    """Takes the pointer away: the next start is a cold one."""
+    _place(store, manifest, interpreter).unlink(missing_ok=True)
+
+
+def keep_report(store: Store, manifest: Path, interpreter: Interpreter, report: Report) -> Path:
+    """Keeps the report of the last cold start beside its pointer.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    file = Path(f"{_place(store, manifest, interpreter)}.json")
+    write_atomically(file, json.dumps(asdict(report), indent=1).encode())
+    return file
+
+
+def report_file(store: Store, manifest: Path, prefix: str, cache_tag: str) -> Path:
+    """Where the last report of that manifest and interpreter is kept."""
+    return Path(start.pointer_file(str(store.root), str(manifest), prefix, cache_tag) + ".json")
+
+
+def _place(store: Store, manifest: Path, interpreter: Interpreter) -> Path:
+    return Path(
+        start.pointer_file(
+            str(store.root), str(manifest), interpreter.prefix, interpreter.cache_tag
+        )
+    )

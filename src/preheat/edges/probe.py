@@ -1,0 +1,217 @@
+"""Reads what this machine provides, without importing any of it.
+
+The interpreter is asked in a child of its own, so that ``--python`` and the running one are the
+same case; everything else is files: distributions, torch's own version file, ``/proc``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+
+from preheat.edges import inventory
+from preheat.edges.surroundings import without_layers
+from preheat.words.errors import PlatformError
+from preheat.words.platform import Accelerator, Gpu, Interpreter, Platform, Torch, Volume
+
+# Runs in the platform's interpreter, which may not have preheat: standard library only.
+_ASK = """
+import json, os, platform, sys, sysconfig
+path = [p for p in sys.path if p and os.path.isdir(p)]
+sites = [p for p in path if os.path.basename(p) in ("site-packages", "dist-packages")]
+for key in ("purelib", "platlib"):
+    p = sysconfig.get_path(key)
+    if p in path and p not in sites:
+        sites.append(p)
+v = sys.implementation.version
+markers = {
+    "implementation_name": sys.implementation.name,
+    "implementation_version": "%d.%d.%d" % v[:3],
+    "os_name": os.name,
+    "platform_machine": platform.machine(),
+    "platform_release": platform.release(),
+    "platform_system": platform.system(),
+    "platform_version": platform.version(),
+    "python_full_version": platform.python_version(),
+    "platform_python_implementation": platform.python_implementation(),
+    "python_version": ".".join(platform.python_version_tuple()[:2]),
+    "sys_platform": sys.platform,
+}
+stdlib = sysconfig.get_path("stdlib")
+print("preheat-probe:" + json.dumps(dict(
+    base_executable=getattr(sys, "_base_executable", None) or sys.executable,
+    version=platform.python_version(), full_version=sys.version,
+    abi=sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag,
+    cache_tag=sys.implementation.cache_tag,
+    libc=" ".join(platform.libc_ver()).strip() or "musl",
+    machine=platform.machine(), prefix=sys.prefix, base_prefix=sys.base_prefix,
+    path=path, sites=sites, markers=markers,
+    externally_managed=sys.prefix == sys.base_prefix
+        and os.path.exists(os.path.join(stdlib, "EXTERNALLY-MANAGED")),
+)))
+"""
+_SUPPORTED = (3, 10)
+_NETWORK_FILESYSTEMS = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "gluster", "virtiofs")
+
+
+def probe(executable: str) -> Platform:
+    """Everything the platform of that interpreter provides.
+
+    Args:
+        executable: path of a Python; a venv's symlink is kept as it is.
+
+    Raises:
+        PlatformError: it cannot be run, or is older than Python 3.10.
+    """
+    interpreter = ask_interpreter(executable)
+    distributions = inventory.read(interpreter.path)
+    return Platform(
+        interpreter=interpreter,
+        distributions=distributions,
+        accelerator=read_accelerator(),
+        torch=read_torch(interpreter.path),
+    )
+
+
+def ask_interpreter(executable: str) -> Interpreter:
+    """Runs the interpreter once, with bytecode writing off, and takes its own word for it."""
+    try:
+        answer = subprocess.run(
+            [executable, "-B", "-c", _ASK],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=without_layers(os.environ),
+            cwd=tempfile.gettempdir(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PlatformError(
+            f"the interpreter {executable} cannot be run: {error}",
+            hint="name a Python of the platform with --python",
+        ) from error
+    line = next(
+        (text for text in answer.stdout.splitlines() if text.startswith("preheat-probe:")), None
+    )
+    if answer.returncode != 0 or line is None:
+        raise PlatformError(
+            f"the interpreter {executable} did not answer (exit {answer.returncode}): "
+            f"{answer.stderr.strip()[-500:]}",
+            hint="name a Python of the platform with --python",
+        )
+    facts = json.loads(line.partition(":")[2])
+    major, minor = (int(part) for part in facts["version"].split(".")[:2])
+    if (major, minor) < _SUPPORTED:
+        raise PlatformError(
+            f"{executable} is Python {facts['version']}; preheat needs 3.10 or newer",
+            hint="name another interpreter with --python",
+        )
+    return Interpreter(
+        executable=executable,
+        path=tuple(facts.pop("path")),
+        sites=tuple(facts.pop("sites")),
+        **facts,
+    )
+
+
+def read_torch(path: tuple[str, ...]) -> Torch | None:
+    """Torch's version and CUDA, read from the ``version.py`` that its build writes."""
+    for entry in path:
+        try:
+            with open(os.path.join(entry, "torch", "version.py"), encoding="utf-8") as file:
+                tree = ast.parse(file.read())
+        except (OSError, SyntaxError):
+            continue
+        found: dict[str, str | None] = {}
+        for node in tree.body:
+            target = node.target if isinstance(node, ast.AnnAssign) else None
+            if isinstance(node, ast.Assign):
+                target = node.targets[0]
+            value = getattr(node, "value", None)
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+                found[target.id] = value.value
+        if found.get("__version__"):
+            return Torch(version=str(found["__version__"]), cuda=found.get("cuda"))
+    return None
+
+
+def read_accelerator() -> Accelerator:
+    """Driver and devices from NVML, which comes with the driver; no CUDA context is made."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return Accelerator()
+    try:
+        gpus = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
+            gpus.append(
+                Gpu(
+                    name=str(pynvml.nvmlDeviceGetName(device)),
+                    compute_capability=f"{major}.{minor}",
+                    memory=int(pynvml.nvmlDeviceGetMemoryInfo(device).total),
+                )
+            )
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion()
+        return Accelerator(
+            driver=str(pynvml.nvmlSystemGetDriverVersion()),
+            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
+            gpus=tuple(gpus),
+        )
+    except pynvml.NVMLError:
+        return Accelerator()
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def read_volumes(places: Mapping[str, str]) -> tuple[Volume, ...]:
+    """One Volume for each role, measured at the nearest directory that exists already."""
+    mounts = _mounts()
+    return tuple(_volume(role, path, mounts) for role, path in places.items())
+
+
+def _volume(role: str, path: str, mounts: Mapping[str, str]) -> Volume:
+    existing = os.path.abspath(path)
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
+    stats = os.statvfs(existing)
+    real = os.path.realpath(existing)
+    while real not in mounts and real != "/":
+        real = os.path.dirname(real)
+    kind = mounts.get(real, "unknown")
+    return Volume(
+        role=role,
+        path=existing,
+        device=os.stat(existing).st_dev,
+        kind=kind,
+        block=stats.f_frsize or 4096,
+        # Only the ext family spends a block on every directory.
+        directory=4096 if kind.startswith(("ext", "overlay")) else 0,
+        free=stats.f_bavail * stats.f_frsize,
+        inodes=stats.f_favail if stats.f_files else None,
+        writable=os.access(existing, os.W_OK) and not stats.f_flag & os.ST_RDONLY,
+        quota_known=not kind.startswith(_NETWORK_FILESYSTEMS),
+    )
+
+
+def _mounts() -> dict[str, str]:
+    """Mount point to filesystem type, from proc(5) mountinfo; later mounts cover earlier ones."""
+    mounts: dict[str, str] = {}
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                before, _, after = line.partition(" - ")
+                point = re.sub(
+                    r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), before.split()[4]
+                )
+                mounts[point] = after.split()[0]
+    except OSError:
+        pass
+    return mounts

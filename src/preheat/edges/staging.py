@@ -1,0 +1,157 @@
+"""A staged layer: checked against what its wheels hold, compiled, measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from configparser import ConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+
+from preheat.edges import inventory
+from preheat.edges.surroundings import without_layers
+from preheat.words.errors import InstallError
+from preheat.words.lock import Contents, Locked
+from preheat.words.platform import Interpreter, RecordState
+
+_GROUPS = ("console_scripts", "gui_scripts")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What lies in a directory.
+
+    Attributes:
+        payload: bytes of files, without bytecode.
+        disk: bytes of blocks, directories and bytecode included, hardlinked files once.
+        files: how many, without bytecode.
+    """
+
+    payload: int
+    disk: int
+    files: int
+
+
+def check(place: Path, expected: Iterable[tuple[Locked, Contents]]) -> None:
+    """Compares what was installed with what the wheels hold, and each RECORD with its files.
+
+    RECORD alone proves nothing: the engine drops rows whose files are missing.
+
+    Raises:
+        InstallError: a distribution or a file is missing or has another size.
+    """
+    present = {d.name: d for d in inventory.read([str(place)])}
+    for each, contents in expected:
+        found = present.get(each.name)
+        if found is None or found.state is not RecordState.WHOLE:
+            state = found.state.value if found else "is not there"
+            raise InstallError(f"{each.name} {each.version} was not installed whole: {state}")
+        for path in inventory.truncated(found):
+            raise InstallError(f"{each.name} {each.version} was not installed whole: {path}")
+        if not contents.exact:
+            continue
+        for path, size in contents.files:
+            if _rewritten(path):
+                continue
+            try:
+                actual = (place / path).stat().st_size
+            except OSError:
+                actual = -1
+            if actual != size:
+                raise InstallError(
+                    f"{each.name} {each.version} was not installed whole: {path} "
+                    + ("is missing" if actual < 0 else f"has {actual} bytes, not {size}")
+                )
+
+
+def take_scripts(place: Path) -> tuple[tuple[str, str], ...]:
+    """Removes the launchers that the engine made for its own interpreter; returns what they call.
+
+    Launchers are made again for the interpreter that runs them.
+    """
+    found: dict[str, str] = {}
+    for info in sorted(place.glob("*.dist-info")):
+        scripts = dict(_entry_points(info / "entry_points.txt"))
+        found.update(scripts)
+        made = {f"bin/{name}" for name in scripts}
+        for name in made:
+            (place / name).unlink(missing_ok=True)
+        record = info / "RECORD"
+        rows = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [row for row in rows if row.split(",", 1)[0] not in made]
+        if kept != rows:
+            # Never in place: the file may share its inode with the engine's cache.
+            staged = info / "RECORD.new"
+            staged.write_text("".join(kept), encoding="utf-8")
+            staged.replace(record)
+    return tuple(sorted(found.items()))
+
+
+def compile_bytecode(place: Path, final: Path, interpreter: Interpreter) -> None:
+    """Compiles every module, in as many processes as there are processors.
+
+    Unchecked hashes (PEP 552): valid wherever the files are copied, and no stat at import. A file
+    that does not compile is left to the import that wants it.
+    """
+    workers = len(os.sched_getaffinity(0))
+    command = [interpreter.executable, "-B", "-m", "compileall", "-qq", "-j", str(workers)]
+    command += ["--invalidation-mode", "unchecked-hash"]
+    command += ["-s", str(place), "-p", str(final), str(place)]
+    subprocess.run(
+        command,
+        env=without_layers(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def measure(place: Path) -> Measured:
+    """Counts what lies there, as du does."""
+    payload = disk = files = 0
+    seen: set[int] = set()
+    for entry, bytecode in _walk(str(place)):
+        status = entry.stat(follow_symlinks=False)
+        if status.st_ino in seen:
+            continue
+        seen.add(status.st_ino)
+        disk += status.st_blocks * 512
+        if entry.is_file(follow_symlinks=False) and not bytecode:
+            payload += status.st_size
+            files += 1
+    return Measured(payload=payload, disk=disk, files=files)
+
+
+def is_hooked(place: Path) -> bool:
+    """Whether ``.pth`` files lie there."""
+    return any(name.endswith(".pth") for name in os.listdir(place))
+
+
+def _walk(place: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    with os.scandir(place) as entries:
+        for entry in entries:
+            yield entry, entry.name.endswith(".pyc")
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+
+
+def _rewritten(path: str) -> bool:
+    """Whether installers write that file themselves."""
+    parent, _, base = path.rpartition("/")
+    if parent.startswith(("bin", "include")):
+        return True
+    return parent.endswith(".dist-info") and base in ("RECORD", "INSTALLER", "REQUESTED")
+
+
+def _entry_points(file: Path) -> Iterator[tuple[str, str]]:
+    parser = ConfigParser(delimiters=("=",), strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
+    try:
+        parser.read_string(file.read_text(encoding="utf-8"))
+    except OSError:
+        return
+    for group in _GROUPS:
+        if parser.has_section(group):
+            yield from parser.items(group)

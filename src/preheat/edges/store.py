@@ -1,0 +1,400 @@
+"""The store on disk: layers, verdicts, locks and the engine's cache, in one directory.
+
+    layers/DIGEST/       published layers, each the site directory that goes on the path
+    staging/ID/          what a running start is making; an ``owner`` file is locked while it lives
+    verdicts/KEY.json    what was proved, good or bad
+    locks/NAME.toml      what was resolved for a manifest on a platform (PEP 751)
+    contents/SHA.json    what is inside an archive
+    bootstraps/DIGEST/   what children of an activated process start with
+    starts/              pointers that the warm start follows
+    cache/               the engine's; archives in it are hardlinked into layers
+    history.jsonl        one line for each start
+
+Everything is written beside its place and renamed into it. A layer's directory appears whole or
+not at all, under a name made of its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from preheat.words.errors import StoreError
+from preheat.words.plan import Verdict
+
+FACTS = ".preheat.json"
+"""What a layer says of itself; no import finds that name."""
+
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+# A start that died on another host holds no lock here; its staging is left for this long.
+_STAGING_GRACE = 6 * 3600.0
+_HISTORY_KEPT = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerFacts:
+    """What a published layer says of itself.
+
+    Attributes:
+        package: the package of the manifest that it was made for.
+        distributions: name and version of each.
+        payload: bytes of files without bytecode.
+        disk: bytes of blocks, as du counts them.
+        files: how many.
+        hooked: it holds ``.pth`` files.
+        scripts: console script to its ``module:attribute``.
+    """
+
+    digest: str
+    package: str
+    distributions: tuple[tuple[str, str], ...]
+    payload: int
+    disk: int
+    files: int
+    hooked: bool
+    scripts: tuple[tuple[str, str], ...]
+
+
+class Store:
+    """One store. Nothing is created until the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def cache(self) -> Path:
+        """The engine's cache."""
+        return self.root / "cache"
+
+    @property
+    def contents(self) -> Path:
+        """What is inside archives, by sha256."""
+        return self.root / "contents"
+
+    @property
+    def starts(self) -> Path:
+        """Pointers that the warm start follows."""
+        return self.root / "starts"
+
+    def layer(self, digest: str) -> Path:
+        """Where the layer of that digest is, or would be."""
+        return self.root / "layers" / digest
+
+    def prepare(self) -> None:
+        """Makes the directories.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            for name in ("layers", "staging", "verdicts", "locks", "contents", "starts"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            self.cache.mkdir(exist_ok=True)
+            (self.root / "bootstraps").mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+
+    def layers(self) -> frozenset[str]:
+        """Digests of the published layers."""
+        try:
+            return frozenset(os.listdir(self.root / "layers"))
+        except OSError:
+            return frozenset()
+
+    def facts(self, digest: str) -> LayerFacts:
+        """What that layer says of itself.
+
+        Raises:
+            StoreError: it is not there, or was damaged from outside.
+        """
+        try:
+            stored = json.loads((self.layer(digest) / FACTS).read_text(encoding="utf-8"))
+            stored["distributions"] = tuple(map(tuple, stored["distributions"]))
+            stored["scripts"] = tuple(map(tuple, stored["scripts"]))
+            return LayerFacts(**stored)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreError(
+                f"the layer {self.layer(digest)} is not whole: {error}",
+                hint="remove that directory; the next start makes it again",
+            ) from error
+
+    def verdicts(self, now: float) -> dict[str, Verdict]:
+        """Every verdict by key, without failures that have expired."""
+        found = {}
+        for text in _texts(self.root / "verdicts", ".json"):
+            with contextlib.suppress(ValueError, TypeError):
+                verdict = Verdict(**json.loads(text))
+                if verdict.ok or verdict.expires > now:
+                    found[verdict.key] = verdict
+        return found
+
+    def remember(self, verdict: Verdict) -> None:
+        """Keeps a verdict, over an older one of the same key."""
+        text = json.dumps(asdict(verdict))
+        write_atomically(self.root / "verdicts" / f"{verdict.key}.json", text.encode())
+
+    def lock_file(self, manifest: str, platform: str) -> Path:
+        """Where the resolution for that manifest on that platform is kept."""
+        return self.root / "locks" / f"pylock.{manifest[:16]}-{platform[:16]}.toml"
+
+    def append_history(self, line: Mapping[str, object]) -> None:
+        """Adds one start to the history, in one write; only the last thousand are kept."""
+        file = self.root / "history.jsonl"
+        text = json.dumps(line, separators=(",", ":")) + "\n"
+        with file.open("a", encoding="utf-8") as handle:
+            handle.write(text)
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) > 2 * _HISTORY_KEPT:
+            write_atomically(file, "".join(lines[-_HISTORY_KEPT:]).encode())
+
+    def history(self) -> tuple[dict[str, object], ...]:
+        """The starts that are remembered, oldest first; a torn line is left out."""
+        try:
+            lines = (self.root / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return ()
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return tuple(found)
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """A directory of our own on the store's filesystem; gone at the end, whatever happens.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        place = self.root / "staging" / uuid.uuid4().hex
+        try:
+            place.mkdir(parents=True)
+            owner = os.open(place / "owner", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            os.close(owner)
+
+    def unreferenced_staging(self, now: float) -> tuple[Path, ...]:
+        """Staging whose owner lives no more: unlocked here, and old enough for any host."""
+        found = []
+        try:
+            entries = sorted((self.root / "staging").iterdir())
+        except OSError:
+            return ()
+        for place in entries:
+            if not _is_owned(place, now):
+                found.append(place)
+        return tuple(found)
+
+    @contextlib.contextmanager
+    def engine_cache(self) -> Iterator[Path]:
+        """The engine's cache for the length of a start; the last one to leave empties it.
+
+        Its archives are hardlinked into layers by then, so what is left would be kept twice as
+        soon as a layer goes. A start that was killed leaves it, and the next one goes on from it.
+        """
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with self._cache_lock(fcntl.LOCK_SH):
+            yield self.cache
+        self.drop_cache()
+
+    def drop_cache(self) -> bool:
+        """Empties the engine's cache; False where a start is using it."""
+        try:
+            with self._cache_lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                for entry in self.cache.iterdir():
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry, ignore_errors=True)
+                    else:
+                        entry.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
+
+    def cache_is_idle(self) -> bool:
+        """Whether no start is using the engine's cache."""
+        try:
+            with self._cache_lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                return True
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def _cache_lock(self, operation: int) -> Iterator[None]:
+        descriptor = os.open(self.root / "cache.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, operation)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def publish(self, staged: Path, facts: LayerFacts) -> Path:
+        """Makes a verified directory the layer of its digest; an equal one may be there already.
+
+        Raises:
+            StoreError: the disk refuses to keep it; nothing has appeared then.
+        """
+        target = self.layer(facts.digest)
+        try:
+            (staged / FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+            sync_filesystem(staged)
+            if not rename_new(staged, target):
+                shutil.rmtree(staged, ignore_errors=True)
+            sync_directory(target.parent)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+        return target
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Replaces a small file whole.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    staged = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        staged.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise unwritable(file.parent, error) from error
+
+
+def sync_filesystem(place: Path) -> None:
+    """syncfs(2): one call for thousands of files.
+
+    Raises:
+        OSError: what was written did not reach the disk.
+    """
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        if _libc().syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(place))
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(place: Path) -> None:
+    """Makes a rename in that directory outlive a power loss."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename_new(source: Path, target: Path) -> bool:
+    """Renames to a name that must be new; False where it exists already.
+
+    renameat2(2) with RENAME_NOREPLACE, since rename(2) silently replaces an empty directory.
+    Where the filesystem has no such call, rename: a published layer is never empty, so it is
+    refused there.
+
+    Raises:
+        OSError: any other failure.
+    """
+    code = _rename_noreplace(source, target)
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        return True
+    if code == errno.EEXIST:
+        return False
+    if code:
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+    return True
+
+
+def unwritable(place: Path, error: OSError) -> StoreError:
+    """The error for a store that cannot be written, with what to do about it."""
+    hints = {
+        errno.ENOSPC: "free some space, raise the volume's size, or name another --store",
+        errno.EDQUOT: "the quota is used up: raise it, or name another --store",
+        errno.EROFS: "name a --store on a writable volume",
+        errno.EACCES: "name a --store that this user may write to",
+    }
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    hint = hints.get(error.errno or 0, "name another --store")
+    return StoreError(f"the store {place} cannot be written: {reason}", hint=hint)
+
+
+def _rename_noreplace(source: Path, target: Path) -> int:
+    try:
+        call = _libc().renameat2
+    except AttributeError:
+        return errno.ENOSYS
+    failed = call(
+        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+    )
+    return ctypes.get_errno() if failed else 0
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _is_owned(place: Path, now: float) -> bool:
+    try:
+        descriptor = os.open(place / "owner", os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        # Between mkdir and the owner's file lie microseconds; a day is not one of them.
+        return now - place.lstat().st_mtime < _STAGING_GRACE
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return _locks_may_not_reach(place) and now - place.lstat().st_mtime < _STAGING_GRACE
+
+
+def _locks_may_not_reach(place: Path) -> bool:
+    """Whether the filesystem is one that other hosts share, where flock may be local."""
+    from preheat.edges.probe import read_volumes
+
+    return not read_volumes({"store": str(place)})[0].quota_known
+
+
+def _texts(directory: Path, suffix: str) -> Iterator[str]:
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return
+    for name in names:
+        if name.endswith(suffix):
+            with contextlib.suppress(OSError):
+                yield (directory / name).read_text(encoding="utf-8")
+
+
+def now() -> float:
+    """Unix time, for what expires."""
+    return time.time()

@@ -1,0 +1,178 @@
+"""Plans and reports as text for people; the data is the same that ``--json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from preheat.edges.cleaning import Freed, Tier
+from preheat.words.plan import Action, Plan, Step
+from preheat.words.report import PackageReport, Report
+
+_STYLE = {
+    "platform": "green",
+    "reused": "green",
+    "reuse": "green",
+    "installed": "green",
+    "install": "cyan",
+    "skipped": "yellow",
+    "skip": "yellow",
+    "failed": "red",
+}
+
+
+def console() -> Console:
+    """Standard output; in a log it is as wide as its lines, so that nothing is cut."""
+    plain = Console(highlight=False, soft_wrap=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=160)
+
+
+def show_plan(plan: Plan, report: Report) -> None:
+    """What would be done, why, from where, how much, and whether it fits."""
+    out = console()
+    table = _table("package", "version", "plan", "from", "fetch MB", "disk MB", "fits", "why")
+    for step in plan.steps:
+        table.add_row(
+            step.package.name + (" *" if step.package.required else ""),
+            step.version or "-",
+            Text(step.action.value, style=_STYLE[step.action.value]),
+            _origin(step),
+            _mb(step.download),
+            _mb(step.disk, exact=step.exact),
+            "yes" if step.action is not Action.SKIP else "-" if not step.disk else "no",
+            step.reason,
+        )
+    out.print(table)
+    for step in plan.steps:
+        if step.shadows:
+            hidden = ", ".join(f"{n} {theirs} by {ours}" for n, theirs, ours in step.shadows)
+            out.print(f"{step.package.name} hides the platform's {hidden}")
+    for need in plan.needs:
+        note = "" if need.quota_known else " (a quota may leave less)"
+        out.print(
+            f"{need.path} ({need.role}; {need.kind}): {_mb(need.bytes)} MB and "
+            f"{need.inodes:,} files of {_mb(need.free)} MB free{note}, "
+            f"{_mb(need.reserve)} MB stay free"
+        )
+    out.print(_platform_line(report))
+    if any(step.package.required for step in plan.steps):
+        out.print("* required")
+
+
+def show_report(report: Report, *, verbose: bool = False) -> None:
+    """What was found, decided, done and proved."""
+    out = console()
+    table = _table("package", "version", "status", "disk MB", "planned", "seconds", "reason")
+    for package in report.packages:
+        table.add_row(
+            package.name + (" *" if package.required else ""),
+            package.version or "-",
+            Text(package.status, style=_STYLE[package.status]),
+            _mb(package.bytes_actual),
+            _mb(package.bytes_predicted, exact=package.exact),
+            _seconds(package),
+            package.reason,
+        )
+    out.print(table)
+    for package in report.packages:
+        if package.shadows:
+            hidden = ", ".join(f"{s.name} {s.platform} by {s.layer}" for s in package.shadows)
+            out.print(f"{package.name} hides the platform's {hidden}")
+        if verbose and package.trace:
+            out.print(Text(f"\n{package.name}:\n{package.trace}", style="dim"))
+    for capability, name in report.capabilities.items():
+        out.print(f"{capability}: {name or 'nothing here can do it'}")
+    if report.stages:
+        stages = ", ".join(f"{stage.name} {stage.seconds:.2f} s" for stage in report.stages)
+        out.print(f"stages: {stages}")
+    for volume in report.volumes:
+        out.print(
+            f"{volume.path} ({volume.role}; {volume.kind}): "
+            f"{_mb(volume.before)} MB free before, {_mb(volume.after)} after"
+            + ("" if volume.quota_known else " (a quota may leave less)")
+        )
+    out.print(_platform_line(report))
+    out.print(_verdict(report))
+
+
+def show_history(history: Sequence[dict[str, object]]) -> None:
+    """How many starts were ready, and how many were warm."""
+    ready = sum(bool(line.get("ready")) for line in history)
+    warm = sum(bool(line.get("warm")) for line in history)
+    if history:
+        console().print(
+            f"{len(history)} starts remembered: {ready} ready ({ready / len(history):.0%}), "
+            f"{warm} warm"
+        )
+
+
+def show_settings(rows: Iterable[tuple[str, str, str]]) -> None:
+    """Every setting, and where its value came from."""
+    table = _table("setting", "value", "from")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def show_cleaning(tiers: Iterable[Tier], freed: Freed | None) -> None:
+    """What could be freed, or what was."""
+    out = console()
+    table = _table("tier", "MB", "what")
+    if freed is None:
+        for tier in tiers:
+            table.add_row(tier.name, _mb(tier.estimate), ", ".join(tier.paths) or "nothing")
+    else:
+        for name, size in freed.tiers:
+            table.add_row(name, _mb(size), "freed" if size else "nothing to free")
+    out.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column in ("MB", "fetch MB", "disk MB", "planned", "seconds")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _origin(step: Step) -> str:
+    if step.action is Action.PLATFORM:
+        return "platform"
+    if step.action is Action.REUSE:
+        return f"layer {step.layer[:8]}" if step.layer else "platform"
+    return "index" if step.action is Action.INSTALL else "-"
+
+
+def _mb(size: int, *, exact: bool = True) -> str:
+    if not size:
+        return "-" if exact else "~"
+    return ("" if exact else "~") + f"{size / 1e6:,.1f}"
+
+
+def _seconds(package: PackageReport) -> str:
+    total = sum(package.seconds.values())
+    if not total:
+        return "-"
+    return f"{total:.1f}"
+
+
+def _platform_line(report: Report) -> str:
+    platform = report.platform
+    if platform is None:
+        return ""
+    torch = f"torch {platform.torch}" if platform.torch else "no torch"
+    gpus = ", ".join(platform.gpus) or "no GPU"
+    lines = [
+        f"platform: Python {platform.python}, {platform.libc}, {torch}, {gpus}, "
+        f"{platform.distributions} distributions, {len(platform.protected)} protected"
+    ]
+    lines += [f"left behind on the platform: {left}" for left in platform.leftovers]
+    return "\n".join(lines)
+
+
+def _verdict(report: Report) -> str:
+    how = "warm" if report.warm else "cold"
+    return f"{'ready' if report.ready else 'NOT READY'} in {report.seconds:.2f} s, {how}"

@@ -1,0 +1,220 @@
+"""From packages to a lock: jointly, around the protected, each failure costing one package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from preheat.decisions.compose import Composition
+from preheat.decisions.explain import sentence
+from preheat.decisions.identity import manifest_digest, platform_digest
+from preheat.decisions.imports import territory
+from preheat.decisions.protect import constraints, protected, withheld
+from preheat.edges import inventory
+from preheat.edges.engine import Engine
+from preheat.edges.wheels import Reader
+from preheat.words.engine import Pin, Request, Solved, Unsolved
+from preheat.words.errors import ResolutionError
+from preheat.words.lock import Contents, Lock
+from preheat.words.manifest import Manifest, Package
+from preheat.words.platform import Platform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be resolved: packages in order of importance, on a platform.
+
+    Attributes:
+        protect: names and patterns of the protected set.
+    """
+
+    manifest: Manifest
+    packages: tuple[Package, ...]
+    platform: Platform
+    protect: tuple[str, ...]
+
+    @property
+    def held(self) -> dict[str, str]:
+        """The protected distributions that the platform has, with their versions."""
+        return protected(self.platform, self.protect)
+
+    @property
+    def absent(self) -> set[str]:
+        """What the platform lacks and a dependency must not bring."""
+        return withheld(self.platform, self.protect, self.packages)
+
+    def request(self, packages: Iterable[Package], excludes: Iterable[str]) -> Request:
+        """The engine's request for those packages."""
+        chosen = tuple(packages)
+        return Request(
+            requirements=tuple(text for package in chosen for text in package.requires),
+            constraints=constraints(self.held, self.absent),
+            overrides=tuple(text for package in chosen for text in package.override),
+            excludes=tuple(sorted(excludes)),
+            wheels_only=_own_names(package for package in chosen if not package.may_build),
+            no_isolation=_own_names(p for p in chosen if not p.build_isolation),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """A lock with what its archives hold, and the request that it answers."""
+
+    lock: Lock
+    contents: dict[str, Contents]
+    request: Request
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Package name to the sentence that says why it cannot be had."""
+        return dict(self.lock.refused)
+
+
+def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
+    """Asks the engine for everything at once; where that fails, package after package.
+
+    Raises:
+        ResolutionError: the index does not answer. Nothing is known about the packages then.
+    """
+    refused = _refused_by_name(question.packages)
+    packages = tuple(p for p in question.packages if p.name not in refused)
+    excludes = {name for package in packages for name in package.exclude}
+    while True:
+        solved, kept, more = _solve(question, packages, excludes, engine)
+        resolution = _locate(question, kept, solved, excludes, (engine, reader))
+        wanted = _wanted_after_all(question, kept, resolution, excludes)
+        if not wanted:
+            break
+        # One package excludes what another one needs: it is had, and left out of the one's layer.
+        excludes -= wanted
+    lock = replace(resolution.lock, refused=tuple(sorted((refused | more).items())))
+    return replace(resolution, lock=lock)
+
+
+def composition(
+    resolution: Resolution, packages: Sequence[Package], platform: Platform
+) -> Composition:
+    """The resolution ready to be cut into layers, with what the platform holds in the same places.
+
+    The platform's files are listed only for owners of the top-level names that layers bring.
+    """
+    tops = {
+        path.partition("/")[0]
+        for contents in resolution.contents.values()
+        for path, _ in contents.files
+    }
+    beneath = {}
+    for distribution in platform.distributions:
+        if not distribution.state.present:
+            continue
+        files = inventory.files(distribution)
+        if any(path.partition("/")[0] in tops for path in files):
+            beneath[distribution.name] = territory(files)
+    return Composition(
+        lock=resolution.lock,
+        contents=resolution.contents,
+        platform=platform,
+        packages=tuple(packages),
+        beneath=beneath,
+    )
+
+
+def from_lock(lock: Lock, question: Question, reader: Reader) -> Resolution:
+    """The resolution that a lock holds; only contents that are not remembered are read."""
+    contents = reader.read(lock.distributions)
+    for each in lock.distributions:
+        if each.requires is not None and not contents[each.name].exact:
+            contents[each.name] = replace(contents[each.name], requires=each.requires)
+    kept = [p for p in question.packages if p.name not in dict(lock.refused)]
+    excludes = {name for package in kept for name in package.exclude}
+    return Resolution(lock=lock, contents=contents, request=question.request(kept, excludes))
+
+
+def _solve(
+    question: Question, packages: Sequence[Package], excludes: set[str], engine: Engine
+) -> tuple[Solved, tuple[Package, ...], dict[str, str]]:
+    everything = engine.resolve(question.request(packages, excludes))
+    if isinstance(everything, Solved):
+        return everything, tuple(packages), {}
+    _stop_if_unreachable(everything)
+    kept: list[Package] = []
+    refused: dict[str, str] = {}
+    best = Solved(pins=())
+    protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
+    for package in packages:
+        outcome = engine.resolve(question.request([*kept, package], excludes))
+        if isinstance(outcome, Solved):
+            kept.append(package)
+            best = outcome
+        else:
+            _stop_if_unreachable(outcome)
+            refused[package.name] = sentence(outcome.wall, package.name, protected_names)
+    return best, tuple(kept), refused
+
+
+def _stop_if_unreachable(outcome: Unsolved) -> None:
+    if outcome.unreachable:
+        raise ResolutionError(
+            "the index does not answer: " + outcome.wall.replace("\n", " ")[:400],
+            hint="check the network and the index settings; layers that are there go on serving",
+            unreachable=True,
+        )
+
+
+def _locate(
+    question: Question,
+    kept: Sequence[Package],
+    solved: Solved,
+    excludes: set[str],
+    edges: tuple[Engine, Reader],
+) -> Resolution:
+    engine, reader = edges
+    request = question.request(kept, excludes)
+    located = engine.locate(solved.pins, request)
+    contents = reader.read(located)
+    sources = [Pin(name=d.name, version=d.version) for d in located if not d.archive.is_wheel]
+    for name, requires in engine.declared(sources, solved.pins, request).items():
+        contents[name] = replace(contents[name], requires=requires)
+    lock = Lock(
+        distributions=located,
+        manifest=manifest_digest(question.manifest),
+        platform=platform_digest(question.platform),
+    )
+    return Resolution(lock=lock, contents=contents, request=request)
+
+
+def _wanted_after_all(
+    question: Question, kept: Sequence[Package], resolution: Resolution, excludes: set[str]
+) -> set[str]:
+    if not excludes:
+        return set()
+    whole = composition(resolution, kept, question.platform)
+    return {name for package in kept for name in whole.missing(package) if name in excludes}
+
+
+def _own_names(packages: Iterable[Package]) -> tuple[str, ...]:
+    names = {canonicalize_name(r.name) for package in packages for r in package.requirements}
+    return tuple(sorted(names))
+
+
+def _refused_by_name(packages: Iterable[Package]) -> dict[str, str]:
+    """Requirements that name a place without a hash: nothing could prove what they were."""
+    refused = {}
+    for package in packages:
+        for requirement in package.requirements:
+            url = requirement.url or ""
+            path = Path(url.removeprefix("file://").partition("#")[0])
+            if url.startswith(("git+", "hg+", "svn+", "bzr+")):
+                refused[package.name] = (
+                    f"{requirement.name} is required from a checkout ({url.split('@')[0]}), which "
+                    "has no hash; build it to a wheel and name the wheel"
+                )
+            elif url.startswith("file://") and path.is_dir():
+                refused[package.name] = (
+                    f"{requirement.name} is required from a directory ({path}), which has no "
+                    "hash; build it to a wheel and name the wheel"
+                )
+    return refused

@@ -1,0 +1,15 @@
+"""Floor 2: what the composition needs of whoever watches it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Listener(Protocol):
+    """Told what happens while a start goes on; shows it, or not."""
+
+    def event(self, name: str, /, **facts: object) -> None:
+        """Something happened, once: a package was installed, an index did not answer."""
+
+    def progress(self, stage: str, done: float, total: float) -> None:
+        """A stage stands at ``done`` of ``total``; in bytes, or in packages."""

@@ -1,0 +1,315 @@
+"""The start of a worker: warm in milliseconds, or cold in a child process.
+
+A warm start follows the pointer that the last start left: same manifest, same interpreter, same
+platform, same driver, layers still there; then the layers go on the path. It starts no process,
+asks no network, and imports nothing that a bare interpreter has not loaded, which is why nothing
+here is typed in the source (``start.pyi`` is), and why values are slotted classes written by hand.
+
+A cold start runs in a child, so that the worker's own process never holds a module, of preheat's
+dependencies or a platform's, that a layer is about to shadow.
+"""
+
+import os
+import sys
+import time
+
+from preheat.activation import activate
+
+FORMAT = 1
+_BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
+_NOT_SETTINGS = ("PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG", "PREHEAT_STORE")
+_DRIVER = "/proc/driver/nvidia/version"
+_GPUS = "/proc/driver/nvidia/gpus"
+
+
+class PackageState:
+    """What became of one package of the manifest.
+
+    Attributes:
+        name: as in the manifest.
+        status: ``platform``, ``reused``, ``installed``, ``skipped`` or ``failed``.
+        reason: why, in a sentence.
+        version: of its first requirement, or None.
+        layer: directory that it is imported from, or None.
+        required: whether the worker cannot live without it.
+    """
+
+    __slots__ = ("layer", "name", "reason", "required", "status", "version")
+
+    def __init__(self, row):
+        for field in self.__slots__:
+            setattr(self, field, row.get(field))
+
+    @property
+    def ok(self):
+        """Whether its imports work in this process."""
+        return self.status in ("platform", "reused", "installed")
+
+    def __repr__(self):
+        return f"<{self.name} {self.version or '-'}: {self.status}>"
+
+
+class Ready:
+    """What a start made ready, by package name.
+
+    Attributes:
+        warm: the short path was taken.
+        seconds: what the start took in this process, activation included.
+        paths: directories that were put on the path.
+        conflicts: modules imported before the start that a layer would have shadowed; this
+            process keeps the platform's, and mixes versions if it goes on.
+    """
+
+    __slots__ = ("_capabilities", "_packages", "conflicts", "paths", "report", "seconds", "warm")
+
+    def __init__(self, facts, warm):
+        self._packages = {row["name"]: PackageState(row) for row in facts["packages"]}
+        self._capabilities = facts["capabilities"]
+        self.report = facts["report"]
+        self.warm = warm
+        self.seconds = 0.0
+        self.paths = ()
+        self.conflicts = ()
+
+    def __getitem__(self, name):
+        return self._packages[name]
+
+    def __iter__(self):
+        return iter(self._packages.values())
+
+    def __len__(self):
+        return len(self._packages)
+
+    @property
+    def ok(self):
+        """Whether everything required is ready."""
+        return all(package.ok for package in self if package.required)
+
+    def choose(self, capability):
+        """The first package of that capability that works here, or None.
+
+        Raises:
+            KeyError: the manifest has no such capability.
+        """
+        return self._capabilities[capability]
+
+    def __repr__(self):
+        return f"<preheat {'warm' if self.warm else 'cold'}: {list(self)}>"
+
+
+def warm(manifest=None, *, store=None, deadline=None, retry=False):
+    """Makes what the manifest names importable in this process and in its children.
+
+    Args:
+        manifest: ``preheat.toml``, or a ``pyproject.toml`` with ``[tool.preheat]``; by default
+            the one in the working directory.
+        store: where layers are kept; by default what the settings say.
+        deadline: seconds after which optional packages are no longer waited for.
+        retry: try packages again that failed before.
+
+    Raises:
+        preheat.PreheatError: the manifest is wrong, the store unusable; or, as
+            RequiredPackageError, a required package could not be made ready.
+    """
+    begin = time.perf_counter()
+    file = os.path.abspath(manifest or _find_manifest())
+    facts = None if retry else follow(file, store and os.fspath(store))
+    is_warm = facts is not None
+    if facts is None:
+        facts = _cold(file, store, deadline, retry)
+    ready = Ready(facts, is_warm)
+    _enter(ready, facts)
+    if is_warm:
+        note(facts)
+    ready.seconds = time.perf_counter() - begin
+    if not ready.ok:
+        _raise_required(ready)
+    return ready
+
+
+def follow(manifest, store=None):
+    """The facts that a valid pointer for this manifest holds; None where the start is cold.
+
+    Args:
+        manifest: absolute path.
+        store: a store that was named, or None.
+    """
+    try:
+        with open(manifest, "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    for root in _stores(manifest, text, store):
+        facts = read_pointer(pointer_file(root, manifest, sys.prefix, sys.implementation.cache_tag))
+        if facts is not None and _holds(facts, text):
+            return facts
+    return None
+
+
+def pointer_file(store, manifest, prefix, cache_tag):
+    """Where the pointer of a manifest and an interpreter is kept in a store.
+
+    A checksum is name enough: the pointer holds the whole of what it is valid for.
+    """
+    import binascii
+
+    key = binascii.crc32(os.fsencode(f"{manifest}\0{prefix}"))
+    return os.path.join(store, "starts", f"{key:08x}-{cache_tag}")
+
+
+def read_pointer(file):
+    """A pointer's facts, or None where it is absent or damaged."""
+    import binascii
+    import marshal
+
+    try:
+        with open(file, "rb") as handle:
+            data = handle.read()
+        if int.from_bytes(data[:4], "big") != binascii.crc32(data[4:]):
+            return None
+        facts = marshal.loads(data[4:])  # noqa: S302  # whoever writes the store writes its code
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    return facts if facts.get("format") == FORMAT else None
+
+
+def pack_pointer(facts):
+    """A pointer as bytes: a checksum, then marshal, which loads in microseconds."""
+    import binascii
+    import marshal
+
+    data = marshal.dumps(facts)
+    return binascii.crc32(data).to_bytes(4, "big") + data
+
+
+def note(facts):
+    """Adds a warm start to the store's history: one short line, in one write."""
+    line = f'{{"started":{time.time():.3f},"warm":true,{facts["history"]}\n'
+    try:
+        with open(os.path.join(facts["store"], "history.jsonl"), "a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError:
+        # A store that cannot be written can still be started from.
+        return
+
+
+def settings_in(environment):
+    """The ``PREHEAT_*`` variables that a start depends on, but for where the store is."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith("PREHEAT_")
+        and name not in _NOT_SETTINGS
+        and not name.startswith("PREHEAT_INTERNAL_")
+    }
+
+
+def driver():
+    """The NVIDIA driver's version line and the number of devices, as the kernel tells them."""
+    try:
+        with open(_DRIVER, "rb") as file:
+            return [file.readline(), len(os.listdir(_GPUS))]
+    except OSError:
+        return []
+
+
+def site_state(site):
+    """A site directory's mtime, and the names in it that an installation changes."""
+    try:
+        modified = os.stat(site).st_mtime_ns
+        names = [
+            name
+            for name in os.listdir(site)
+            if name.endswith(("-info", ".pth", ".egg-link")) or name.startswith("~")
+        ]
+    except OSError:
+        return [0, []]
+    return [modified, sorted(names)]
+
+
+def _holds(facts, text):
+    if facts["manifest"] != text or facts["python"] != sys.version:
+        return False
+    if facts["prefix"] != sys.prefix or facts["expires"] < time.time():
+        return False
+    if facts["environment"] != settings_in(os.environ) or facts["driver"] != driver():
+        return False
+    return all(_same_site(row) for row in facts["sites"]) and all(
+        os.path.isdir(layer) for layer in facts["layers"]
+    )
+
+
+def _same_site(row):
+    site, modified, names = row
+    try:
+        if os.stat(site).st_mtime_ns == modified:
+            return True
+    except OSError:
+        return False
+    # A __pycache__ or a container's copy changes the time, an installation changes the names.
+    return site_state(site)[1] == names
+
+
+def _find_manifest():
+    named = os.environ.get("PREHEAT_MANIFEST")
+    if named:
+        return named
+    return "preheat.toml" if os.path.exists("preheat.toml") else "pyproject.toml"
+
+
+def _stores(manifest, text, named):
+    """Where the pointer may be, the most particular first; a wrong guess costs one open."""
+    named = named or os.environ.get("PREHEAT_STORE") or _stated_store(text)
+    home = os.path.expanduser("~")
+    if named:
+        if named.startswith("~/"):
+            named = home + named[1:]
+        base = os.path.dirname(manifest) if named == _stated_store(text) else os.getcwd()
+        return [os.path.join(base, named)]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    return [
+        *(os.path.join(volume, "preheat") for volume in ("/runpod-volume", "/workspace")),
+        os.path.join(cache, "preheat"),
+    ]
+
+
+def _stated_store(text):
+    """The store that a manifest states, read without a TOML parser; only to find the pointer."""
+    if b"store" not in text:
+        return None
+    for line in text.decode("utf-8", "replace").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "store":
+            return value.strip().strip("\"'")
+    return None
+
+
+def _enter(ready, facts):
+    """Activates in this process, and makes its children do the same."""
+    ready.conflicts = tuple(name for name in facts["shadowed"] if name in sys.modules)
+    if ready.conflicts:
+        names = ", ".join(ready.conflicts)
+        sys.stderr.write(
+            f"preheat: imported before the start, so this process keeps the platform's: {names}; "
+            "call preheat.warm() before importing them\n"
+        )
+    ready.paths = tuple(activate(facts["layers"], [row[0] for row in facts["sites"]], facts["hooked"]))
+    bootstrap = facts["bootstrap"]
+    if bootstrap and os.environ.get(_BOOTSTRAP) != bootstrap:
+        rest = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+        old = os.environ.get(_BOOTSTRAP)
+        rest = [place for place in rest if place != old]
+        os.environ["PYTHONPATH"] = os.pathsep.join([bootstrap, *rest])
+        os.environ[_BOOTSTRAP] = bootstrap
+
+
+def _cold(manifest, store, deadline, retry):
+    from preheat.api import provision_in_child
+
+    return provision_in_child(manifest, store, deadline, retry)
+
+
+def _raise_required(ready):
+    from preheat.api import required_error
+
+    raise required_error(ready)

@@ -1,0 +1,111 @@
+"""What will be done for each package of the manifest, and what it costs on which disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from preheat.words.lock import Locked
+from preheat.words.manifest import Package
+
+
+class Action(str, Enum):
+    """What a plan does about a package."""
+
+    PLATFORM = "platform"
+    REUSE = "reuse"
+    INSTALL = "install"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What was proved about a package over ordered layers on one platform.
+
+    Attributes:
+        ok: every promised import and the check passed.
+        reason: the sentence, where it did not.
+        seconds: how long the proof took.
+        expires: unix time after which a failure is tried again; 0 for never.
+    """
+
+    key: str
+    package: str
+    ok: bool
+    reason: str = ""
+    seconds: float = 0.0
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """The plan for one package.
+
+    Attributes:
+        reason: why this action, in a sentence.
+        version: of the package's first requirement, where it is known.
+        layer: digest of the layer that holds it; empty where none does.
+        distributions: what the layer holds.
+        download: bytes of archives to fetch.
+        payload: bytes of files, without bytecode.
+        disk: bytes on the store's volume, bytecode and blocks included.
+        inodes: files and directories.
+        exact: False where an archive's contents had to be estimated.
+        shadows: platform distributions that the layer hides: name, platform's version, ours.
+        over: digests of the layers beneath, in order.
+    """
+
+    package: Package
+    action: Action
+    reason: str
+    version: str | None = None
+    layer: str = ""
+    distributions: tuple[Locked, ...] = ()
+    download: int = 0
+    payload: int = 0
+    disk: int = 0
+    inodes: int = 0
+    exact: bool = True
+    shadows: tuple[tuple[str, str, str], ...] = ()
+    over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """What the plan takes from one volume, against what the volume can give.
+
+    Attributes:
+        role: the roles that share it, ``store, cache``.
+        bytes, inodes: needed.
+        free: bytes free now.
+        reserve: bytes that must stay free.
+        kind: filesystem type.
+        quota_known: False where a quota may cut ``free`` short.
+    """
+
+    role: str
+    path: str
+    bytes: int
+    inodes: int
+    free: int
+    reserve: int
+    kind: str
+    quota_known: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be finished with the reserve untouched."""
+        return self.bytes == 0 or self.bytes <= self.free - self.reserve
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """For every package, in order of importance, what will be done; and the room it takes."""
+
+    steps: tuple[Step, ...]
+    needs: tuple[Need, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every required package would be there."""
+        return all(s.action is not Action.SKIP for s in self.steps if s.package.required)

@@ -1,0 +1,158 @@
+"""What the image provides: interpreter, distributions, accelerator, and the disks beneath."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class RecordState(str, Enum):
+    """What the files of an installed distribution say against its RECORD.
+
+    The three kinds of leftover count as absent: an installer died there.
+    """
+
+    WHOLE = "whole"
+    UNVERIFIABLE = "no RECORD"
+    INCOMPLETE = "files of RECORD are missing"
+    NAMELESS = "no metadata"
+    TILDE = "left behind by an interrupted uninstall"
+
+    @property
+    def present(self) -> bool:
+        """Whether the distribution counts as installed."""
+        return self in (RecordState.WHOLE, RecordState.UNVERIFIABLE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """An installed project as its own metadata tells it.
+
+    Attributes:
+        name: canonical (PEP 503).
+        version: as written; None where a killed install left no metadata.
+        location: directory of the path it was found in.
+        metadata: its ``.dist-info`` or ``.egg-info``.
+        requires: its ``Requires-Dist``, verbatim.
+        state: its files against its RECORD.
+        missing: up to five missing files, relative to ``location``.
+    """
+
+    name: str
+    version: str | None
+    location: str
+    metadata: str
+    requires: tuple[str, ...] = ()
+    state: RecordState = RecordState.WHOLE
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interpreter:
+    """The Python that will import the packages.
+
+    Attributes:
+        executable: as given; never resolved through a venv's symlink.
+        base_executable: the interpreter that a venv of it would start.
+        version: ``3.11.7``.
+        full_version: ``sys.version``, compiler and build included.
+        abi: ``SOABI``, ``cpython-311-x86_64-linux-gnu``.
+        cache_tag: ``cpython-311``.
+        libc: ``glibc 2.36`` or ``musl 1.2``.
+        path: ``sys.path`` of a fresh start, without the script's own directory.
+        sites: those entries that are site directories, in path order.
+        markers: the PEP 508 environment of this interpreter.
+        externally_managed: PEP 668 marker present.
+    """
+
+    executable: str
+    base_executable: str
+    version: str
+    full_version: str
+    abi: str
+    cache_tag: str
+    libc: str
+    machine: str
+    prefix: str
+    base_prefix: str
+    path: tuple[str, ...]
+    sites: tuple[str, ...]
+    markers: Mapping[str, str]
+    externally_managed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One CUDA device. ``compute_capability`` as NVIDIA writes it, ``9.0``; memory in bytes."""
+
+    name: str
+    compute_capability: str
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accelerator:
+    """The driver and the devices it shows. No driver: ``driver`` is None and ``gpus`` empty."""
+
+    driver: str | None = None
+    cuda: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Torch:
+    """The platform's torch: version with its local part, and the CUDA it was built for."""
+
+    version: str
+    cuda: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """A filesystem that the work touches.
+
+    Attributes:
+        role: ``store``, ``cache`` or ``temp``.
+        path: where the role lives, or its nearest existing parent.
+        device: ``st_dev``: two roles with one device share one budget.
+        kind: filesystem type, ``ext4``, ``tmpfs``, ``fuse.mfsmount``.
+        block: allocation unit in bytes.
+        directory: bytes that an empty directory occupies.
+        free, inodes: what an unprivileged writer may still take; ``inodes`` is None where the
+            filesystem has no fixed number.
+        quota_known: False where free may be a pool that a quota cuts short (network volumes).
+    """
+
+    role: str
+    path: str
+    device: int
+    kind: str
+    block: int
+    directory: int
+    free: int
+    inodes: int | None
+    writable: bool = True
+    quota_known: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Platform:
+    """Everything the image provides, read without importing any of it."""
+
+    interpreter: Interpreter
+    distributions: tuple[Distribution, ...]
+    accelerator: Accelerator
+    torch: Torch | None
+
+    def find(self, name: str) -> Distribution | None:
+        """The distribution of that canonical name that an import would see, if it is present."""
+        for distribution in self.distributions:
+            if distribution.name == name and distribution.state.present:
+                return distribution
+        return None
+
+    @property
+    def leftovers(self) -> tuple[Distribution, ...]:
+        """What killed installs left: named in the report, counted as absent."""
+        return tuple(d for d in self.distributions if not d.state.present)

@@ -1,0 +1,127 @@
+"""What a start found, decided, did and proved, as data. Text is only a rendering of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SCHEMA = 1
+"""Version of the report's shape; it changes when a key changes its meaning or goes away."""
+
+Status = Literal["platform", "reused", "installed", "skipped", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shadow:
+    """A distribution of the platform that a layer hides."""
+
+    name: str
+    platform: str
+    layer: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackageReport:
+    """One package: what became of it and why.
+
+    Attributes:
+        version: of its first requirement.
+        layer: directory that it is imported from.
+        bytes_predicted, bytes_actual: on the store's disk, blocks and bytecode included;
+            0 where nothing was installed.
+        download: bytes of archives that were to be fetched.
+        payload: bytes of its layer's files, without bytecode.
+        exact: False where the prediction had to estimate a part.
+        seconds: by stage: install, compile, prove.
+        trace: traceback or the engine's own words, where something failed.
+    """
+
+    name: str
+    status: Status
+    required: bool
+    version: str | None = None
+    reason: str = ""
+    layer: str | None = None
+    bytes_predicted: int = 0
+    bytes_actual: int = 0
+    download: int = 0
+    payload: int = 0
+    exact: bool = True
+    distributions: tuple[str, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    trace: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VolumeReport:
+    """A filesystem that the start touched: bytes free before and after."""
+
+    role: str
+    path: str
+    kind: str
+    before: int
+    after: int
+    quota_known: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageReport:
+    """A stage of the start and what it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlatformReport:
+    """The platform as it was found.
+
+    Attributes:
+        distributions: how many are present.
+        leftovers: what killed installs left there, each in a few words.
+        protected: name and version of what nothing may replace.
+    """
+
+    python: str
+    executable: str
+    abi: str
+    libc: str
+    torch: str | None
+    cuda: str | None
+    driver: str | None
+    gpus: tuple[str, ...]
+    distributions: int
+    leftovers: tuple[str, ...]
+    protected: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One start.
+
+    Attributes:
+        schema: version of this shape.
+        ready: everything required is ready.
+        warm: the short path was taken.
+        seconds: of wall time.
+        capabilities: name to the package that serves it, or None.
+        paths: directories that go on the path, in order.
+        started: ISO 8601, UTC.
+        store: directory of the layers.
+        bootstrap: directory that children start with.
+    """
+
+    schema: int = SCHEMA
+    ready: bool
+    warm: bool
+    seconds: float
+    packages: tuple[PackageReport, ...]
+    capabilities: dict[str, str | None]
+    paths: tuple[str, ...]
+    volumes: tuple[VolumeReport, ...]
+    stages: tuple[StageReport, ...] = ()
+    platform: PlatformReport | None = None
+    started: str = ""
+    store: str = ""
+    bootstrap: str = ""

@@ -1,0 +1,311 @@
+"""The settings: what holds for a whole start, and where each value came from.
+
+A setting is stated in the manifest, over that in an environment variable, over that on the
+command line. Each has one name in three spellings: `space.clean-below` in the manifest,
+`PREHEAT_CLEAN_BELOW` in the environment, `--clean-below` on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.utils import canonicalize_name
+
+from preheat.words.errors import ManifestError
+from preheat.words.manifest import (
+    DURATION,
+    FLAG,
+    LIMIT,
+    NAME_PATTERN,
+    PATH,
+    PATH_OR_URL,
+    SIZE,
+    URL,
+    FrozenMap,
+    Index,
+    Manifest,
+    Notation,
+    Problem,
+    Space,
+    nearest,
+    redact,
+)
+
+DefaultStore = tuple[Path, str]
+"""A directory for the store where nobody states one, and what it is: "user cache directory"."""
+
+PREFIX = "PREHEAT_"
+NOT_SETTINGS = frozenset({"PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG"})
+"""Variables that preheat reads before, or apart from, its settings."""
+INTERNAL = "PREHEAT_INTERNAL_"
+"""How the variables begin by which preheat talks to its own children."""
+
+_BOOLEANS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where the value of a setting came from.
+
+    Attributes:
+        kind: which of the layers stated it.
+        name: the file, variable or option; for a default that was found, what it is.
+    """
+
+    kind: Literal["default", "manifest", "environment", "command line"]
+    name: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "default":
+            return self.name or self.kind
+        return f"{self.kind} {self.name}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One setting: its key in the manifest, how its value is written, whether it has several."""
+
+    key: str
+    notation: Notation[Any]
+    several: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.argument.upper()
+
+    @property
+    def option(self) -> str:
+        """Its option on the command line."""
+        return "--" + self.argument.replace("_", "-")
+
+    @property
+    def argument(self) -> str:
+        """Its name among the arguments of the command line, an identifier."""
+        return self.key.removeprefix("space.").replace(".", "-").replace("-", "_")
+
+    @property
+    def allowed(self) -> str:
+        """The phrase that says what may be stated for it outside of the manifest."""
+        several = ", or several with spaces between" if self.several else ""
+        return self.notation.allowed + several
+
+    def read(self, stated: object) -> object:
+        """Return the value that text, or an already typed value, states.
+
+        Raises:
+            ValueError: it is not allowed; the text says why, or is empty.
+        """
+        if self.several:
+            parts = stated.split() if isinstance(stated, str) else stated
+            if not isinstance(parts, list | tuple):
+                raise ValueError
+            return tuple(map(self.notation.read, parts))
+        if self.notation is FLAG and isinstance(stated, str):
+            stated = _BOOLEANS.get(stated.strip().lower(), stated)
+        return self.notation.read(stated)
+
+    def write(self, value: Any) -> str:
+        """Return a value for a person to read: without credentials."""
+        if value is None or value == ():
+            return "none"
+        if self.several:
+            return redact(" ".join(value))
+        written = self.notation.write(value)
+        return redact(str(written).lower() if isinstance(written, bool) else str(written))
+
+
+SETTINGS = (
+    Setting(key="store", notation=PATH),
+    Setting(key="offline", notation=FLAG),
+    Setting(key="compile", notation=FLAG),
+    Setting(key="space.clean-below", notation=SIZE),
+    Setting(key="space.keep-free", notation=SIZE),
+    Setting(key="index.url", notation=URL),
+    Setting(key="index.extra", notation=URL, several=True),
+    Setting(key="index.find-links", notation=PATH_OR_URL, several=True),
+    Setting(key="protected", notation=NAME_PATTERN, several=True),
+    Setting(key="retry-after", notation=DURATION),
+    Setting(key="import-timeout", notation=LIMIT),
+    Setting(key="index-timeout", notation=LIMIT),
+    Setting(key="deadline", notation=LIMIT),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Every setting of one start, resolved. The manifest's own fields describe their meaning.
+
+    Attributes:
+        store: an absolute path, unless the working directory is unknown.
+        retry_after: seconds, as are the timeouts and the deadline.
+        sources: by the key in the manifest, where each value came from.
+    """
+
+    store: Path
+    offline: bool
+    compile: bool
+    space: Space
+    index: Index
+    protected: tuple[str, ...]
+    retry_after: float
+    import_timeout: float
+    index_timeout: float
+    deadline: float | None
+    sources: FrozenMap[str, Source]
+
+    def protects(self, name: str) -> bool:
+        """Whether the protected set names this distribution."""
+        canonical = canonicalize_name(name)
+        return any(fnmatchcase(canonical, pattern) for pattern in self.protected)
+
+    def rows(self) -> tuple[tuple[str, str, str], ...]:
+        """Key, value and source of every setting as text for a person: without credentials."""
+        return tuple(
+            (each.key, each.write(_value_at(self, each.key)), str(self.sources[each.key]))
+            for each in SETTINGS
+        )
+
+
+def resolve_settings(
+    manifest: Manifest,
+    environment: Mapping[str, str],
+    command_line: Mapping[str, object],
+    default_store: DefaultStore | None,
+    here: Path,
+) -> Settings:
+    """Return the settings that manifest, environment and command line state together.
+
+    An empty variable states nothing, and so does an argument that is None. The keys of
+    `command_line` are the settings' `argument` names, its values text or already typed. Relative
+    paths start at `here`, the working directory; those in the manifest at the manifest's own.
+    `default_store` is used where nobody states a store.
+
+    Raises:
+        ManifestError: one line for each variable or argument that is unknown, or whose value is
+            not allowed; or nobody states a store and there is no default.
+    """
+    problems = [*_unknown_variables(environment), *_unknown_arguments(command_line)]
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for setting in SETTINGS:
+        key = setting.key
+        values[key], sources[key] = _in_manifest(setting, manifest)
+        for stated, source in _outside(setting, environment, command_line):
+            value = _read(setting, stated, source)
+            if isinstance(value, Problem):
+                problems.append(value)
+            else:
+                values[key], sources[key] = value, source
+    if problems:
+        raise _refusal(problems)
+    if values["store"] is not None:
+        values["store"] = _path(
+            values["store"], _base(sources["store"], manifest, here), environment
+        )
+    elif default_store is not None:
+        values["store"], words = default_store
+        sources["store"] = Source(kind="default", name=words)
+    else:
+        raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
+    links_base = _base(sources["index.find-links"], manifest, here)
+    values["index.find-links"] = tuple(
+        link if "://" in link else str(_path(link, links_base, environment))
+        for link in values["index.find-links"]
+    )
+    return _settings(values, sources)
+
+
+def _read(setting: Setting, stated: object, source: Source) -> object | Problem:
+    try:
+        return setting.read(stated)
+    except ValueError as error:
+        refused = setting.notation.problem(str(source), stated, error)
+        return dataclasses.replace(refused, allowed=setting.allowed)
+
+
+def _settings(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Settings:
+    space = Space(clean_below=values["space.clean-below"], keep_free=values["space.keep-free"])
+    index = Index(
+        url=values["index.url"],
+        extra=values["index.extra"],
+        find_links=values["index.find-links"],
+    )
+    plain = {key.replace("-", "_"): value for key, value in values.items() if "." not in key}
+    return Settings(**plain, space=space, index=index, sources=FrozenMap(sources))
+
+
+def _value_at(holder: object, key: str) -> object:
+    return reduce(getattr, key.replace("-", "_").split("."), holder)
+
+
+def _in_manifest(setting: Setting, manifest: Manifest) -> tuple[object, Source]:
+    value = _value_at(manifest, setting.key)
+    # A manifest that was made in Python has no origin: there, what differs was stated.
+    if setting.key in manifest.origin.stated or value != _value_at(Manifest(), setting.key):
+        return value, Source(kind="manifest", name=manifest.origin.source)
+    return value, Source(kind="default")
+
+
+def _outside(
+    setting: Setting, environment: Mapping[str, str], command_line: Mapping[str, object]
+) -> Iterator[tuple[object, Source]]:
+    if text := environment.get(setting.variable, "").strip():
+        yield text, Source(kind="environment", name=setting.variable)
+    argument = command_line.get(setting.argument)
+    if argument is not None:
+        option = "--no-" + setting.option[2:] if argument is False else setting.option
+        stated = str(argument) if isinstance(argument, Path) else argument
+        yield stated, Source(kind="command line", name=option)
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Problem]:
+    known = [setting.variable for setting in SETTINGS] + sorted(NOT_SETTINGS)
+    for variable in sorted(environment):
+        ours = variable.startswith(PREFIX) and not variable.startswith(INTERNAL)
+        if ours and variable not in known:
+            yield _unknown(f"environment {variable}", "variable", variable, known)
+
+
+def _unknown_arguments(command_line: Mapping[str, object]) -> Iterator[Problem]:
+    known = [setting.argument for setting in SETTINGS]
+    for argument in command_line:
+        if argument not in known:
+            yield _unknown(f"command line {argument}", "argument", argument, known)
+
+
+def _unknown(where: str, kind: str, word: str, known: list[str]) -> Problem:
+    return Problem(
+        where=where,
+        found=f"an unknown {kind}",
+        allowed=", ".join(known),
+        suggestion=nearest(word, known),
+    )
+
+
+def _base(source: Source, manifest: Manifest, here: Path) -> Path:
+    return here / manifest.origin.directory if source.kind == "manifest" else here
+
+
+def _path(text: str, base: Path, environment: Mapping[str, str]) -> Path:
+    home = environment.get("HOME")
+    if home and (text == "~" or text.startswith("~/")):
+        text = home + text[1:]
+    return base / text
+
+
+def _refusal(problems: list[Problem]) -> ManifestError:
+    return ManifestError(
+        "\n".join(map(str, problems)),
+        hint="settings come from the manifest, then PREHEAT_* variables, then the command line",
+        problems=tuple(map(dataclasses.asdict, problems)),
+    )

@@ -1,0 +1,64 @@
+"""What a test may need of the machine, and why it is skipped where that is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from functools import cache
+
+import pynvml
+import pytest
+from uv import find_uv_bin
+
+
+def not_asked_for() -> str | None:
+    """Why tests that download gigabytes do not run."""
+    return None if os.environ.get("PREHEAT_BIG") == "1" else "set PREHEAT_BIG=1 to download GBs"
+
+
+def not_root() -> str | None:
+    """Why filesystems cannot be mounted."""
+    return None if os.geteuid() == 0 else "needs root"
+
+
+@cache
+def no_index() -> str | None:
+    """Why the index that uv is configured for cannot be used; asked once a session."""
+    resolve = [find_uv_bin(), "pip", "compile", "-", "--no-deps", "--no-cache", "--quiet"]
+    try:
+        subprocess.run(
+            resolve, input="iniconfig", capture_output=True, text=True, timeout=60, check=True
+        )
+    except subprocess.TimeoutExpired:
+        return "the package index does not answer"
+    except subprocess.CalledProcessError as error:
+        return f"the package index cannot be used: {' '.join(error.stderr.split())[:200]}"
+    return None
+
+
+@cache
+def no_gpu() -> str | None:
+    """Why nothing can run on a GPU."""
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError as error:
+        return f"no NVIDIA GPU: {error}"
+    return None if count else "no NVIDIA GPU"
+
+
+# In this order, so that the index is not asked on behalf of a test that will not run.
+MISSING: dict[str, Callable[[], str | None]] = {
+    "big": not_asked_for,
+    "root": not_root,
+    "gpu": no_gpu,
+    "network": no_index,
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs this machine does not meet."""
+    for marker, missing in MISSING.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            pytest.skip(reason)

@@ -1,0 +1,1 @@
+"""What the tests run against: real wheels, a real index, real platforms, all of them small."""
