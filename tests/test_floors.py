@@ -37,6 +37,10 @@ FLOORS = {
     "preheat.progress": 4,
     "preheat.api": 4,
     "preheat.resolution": 4,
+    "preheat.locks": 4,
+    "preheat.proving": 4,
+    "preheat.account": 4,
+    "preheat.pace": 4,
     "preheat": 4,  # the front door: opens the api when it is first asked for
     "preheat.cli": 5,
     "preheat.__main__": 5,

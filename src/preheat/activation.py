@@ -5,11 +5,17 @@ of it as ``sitecustomize``, and every proof runs it too. So what was proved is w
 may import nothing that an interpreter has not loaded by itself.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def activate(layers, sites, hooked=()):
+
+def activate(layers: Sequence[str], sites: Sequence[str], hooked: Sequence[str] = ()) -> list[str]:
     """Puts layers before the first of the platform's site directories, in their order.
 
     ``site.addsitedir`` would append, and the platform's numpy would win over the layer's.
@@ -37,7 +43,7 @@ def activate(layers, sites, hooked=()):
     return new
 
 
-def _process_pth(layer):
+def _process_pth(layer: str) -> list[str]:
     """Runs the layer's ``.pth`` files; directories that they name follow their layer."""
     import site
 
@@ -55,13 +61,13 @@ def _process_pth(layer):
     return added
 
 
-def as_sitecustomize(here):
+def as_sitecustomize(here: str) -> None:
     """What a child does at its start: activates, if it is the same Python, then goes on.
 
     ``here`` holds ``path``, lines of ``kind value``: the cache tag, sites, layers and hooked
     layers. Another interpreter, or one without these sites, starts as if nothing were there.
     """
-    facts = {"tag": [], "site": [], "layer": [], "hooked": []}
+    facts: dict[str, list[str]] = {"tag": [], "site": [], "layer": [], "hooked": []}
     try:
         with open(os.path.join(here, "path"), encoding="utf-8") as file:
             for line in file.read().split("\n"):
@@ -75,7 +81,7 @@ def as_sitecustomize(here):
     _chain(here)
 
 
-def _chain(here):
+def _chain(here: str) -> None:
     """Hands over to the ``sitecustomize`` that ours stands in front of, if there is one."""
     ours = sys.modules.pop("sitecustomize", None)
     sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != here]

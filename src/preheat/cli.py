@@ -105,9 +105,7 @@ def plan(options: Options, locked: bool) -> None:
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @click.option("--cold", is_flag=True, help="Go the long way even where the pointer is valid.")
 @_common
-def warm(
-    options: Options, deadline: float | None, retry: bool, locked: bool, cold: bool
-) -> None:
+def warm(options: Options, deadline: float | None, retry: bool, locked: bool, cold: bool) -> None:
     """Make the manifest's packages ready."""
     begin = time.perf_counter()
     document = None if retry or cold else _follow(options, begin)
@@ -128,9 +126,7 @@ def warm(
 @click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_common
-def run(
-    options: Options, deadline: float | None, retry: bool, command: tuple[str, ...]
-) -> None:
+def run(options: Options, deadline: float | None, retry: bool, command: tuple[str, ...]) -> None:
     """Warm, then become COMMAND with everything on its path."""
     begin = time.perf_counter()
     document = None if retry else _follow(options, begin)
@@ -283,9 +279,7 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
         "ready": all(_is_ok(p) for p in facts["packages"] if p["required"]),
         "warm": True,
         "seconds": round(time.perf_counter() - begin, 6),
-        "packages": [
-            {**p, "bytes_predicted": 0, "bytes_actual": 0} for p in facts["packages"]
-        ],
+        "packages": [{**p, "bytes_predicted": 0, "bytes_actual": 0} for p in facts["packages"]],
         "capabilities": facts["capabilities"],
         "paths": facts["layers"],
         "volumes": [volume],
@@ -314,7 +308,7 @@ def _order(
     options: Options, extra: Mapping[str, object], *, locked: str | None, retry: bool = False
 ) -> Any:
     from preheat.edges.manifest_file import read_manifest, read_settings
-    from preheat.provision import Order
+    from preheat.words.order import Order
 
     file = _manifest(options)
     manifest = read_manifest(file)

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
 from preheat.decisions.compose import Composition
 from preheat.decisions.explain import sentence
 from preheat.decisions.identity import manifest_digest, platform_digest
@@ -196,8 +194,7 @@ def _wanted_after_all(
 
 
 def _own_names(packages: Iterable[Package]) -> tuple[str, ...]:
-    names = {canonicalize_name(r.name) for package in packages for r in package.requirements}
-    return tuple(sorted(names))
+    return tuple(sorted({name for package in packages for name in package.names}))
 
 
 def _refused_by_name(packages: Iterable[Package]) -> dict[str, str]:

@@ -2,18 +2,25 @@
 
 A warm start follows the pointer that the last start left: same manifest, same interpreter, same
 platform, same driver, layers still there; then the layers go on the path. It starts no process,
-asks no network, and imports nothing that a bare interpreter has not loaded, which is why nothing
-here is typed in the source (``start.pyi`` is), and why values are slotted classes written by hand.
+asks no network, and imports nothing that a bare interpreter has not loaded, which is why values
+are slotted classes written by hand here and not dataclasses.
 
 A cold start runs in a child, so that the worker's own process never holds a module, of preheat's
 dependencies or a platform's, that a layer is about to shadow.
 """
+
+from __future__ import annotations
 
 import os
 import sys
 import time
 
 from preheat.activation import activate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
 FORMAT = 1
 _BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
@@ -36,16 +43,20 @@ class PackageState:
 
     __slots__ = ("layer", "name", "reason", "required", "status", "version")
 
-    def __init__(self, row):
-        for field in self.__slots__:
-            setattr(self, field, row.get(field))
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.name: str = row["name"]
+        self.status: str = row["status"]
+        self.reason: str = row["reason"]
+        self.version: str | None = row["version"]
+        self.layer: str | None = row["layer"]
+        self.required: bool = row["required"]
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """Whether its imports work in this process."""
         return self.status in ("platform", "reused", "installed")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.name} {self.version or '-'}: {self.status}>"
 
 
@@ -53,6 +64,7 @@ class Ready:
     """What a start made ready, by package name.
 
     Attributes:
+        report: file of the last cold start's report.
         warm: the short path was taken.
         seconds: what the start took in this process, activation included.
         paths: directories that were put on the path.
@@ -62,30 +74,30 @@ class Ready:
 
     __slots__ = ("_capabilities", "_packages", "conflicts", "paths", "report", "seconds", "warm")
 
-    def __init__(self, facts, warm):
+    def __init__(self, facts: Mapping[str, Any], *, warm: bool) -> None:
         self._packages = {row["name"]: PackageState(row) for row in facts["packages"]}
-        self._capabilities = facts["capabilities"]
-        self.report = facts["report"]
+        self._capabilities: dict[str, str | None] = facts["capabilities"]
+        self.report: str = facts["report"]
         self.warm = warm
         self.seconds = 0.0
-        self.paths = ()
-        self.conflicts = ()
+        self.paths: tuple[str, ...] = ()
+        self.conflicts: tuple[str, ...] = ()
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> PackageState:
         return self._packages[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[PackageState]:
         return iter(self._packages.values())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._packages)
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """Whether everything required is ready."""
         return all(package.ok for package in self if package.required)
 
-    def choose(self, capability):
+    def choose(self, capability: str) -> str | None:
         """The first package of that capability that works here, or None.
 
         Raises:
@@ -93,11 +105,17 @@ class Ready:
         """
         return self._capabilities[capability]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<preheat {'warm' if self.warm else 'cold'}: {list(self)}>"
 
 
-def warm(manifest=None, *, store=None, deadline=None, retry=False):
+def warm(
+    manifest: str | os.PathLike[str] | None = None,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    deadline: float | None = None,
+    retry: bool = False,
+) -> Ready:
     """Makes what the manifest names importable in this process and in its children.
 
     Args:
@@ -113,21 +131,22 @@ def warm(manifest=None, *, store=None, deadline=None, retry=False):
     """
     begin = time.perf_counter()
     file = os.path.abspath(manifest or _find_manifest())
-    facts = None if retry else follow(file, store and os.fspath(store))
-    is_warm = facts is not None
+    named = None if store is None else os.path.abspath(store)
+    facts = None if retry else follow(file, named)
     if facts is None:
-        facts = _cold(file, store, deadline, retry)
-    ready = Ready(facts, is_warm)
-    _enter(ready, facts)
-    if is_warm:
+        facts = _go_cold(file, named, deadline, retry)
+        ready = Ready(facts, warm=False)
+    else:
         note(facts)
+        ready = Ready(facts, warm=True)
+    _enter(ready, facts)
     ready.seconds = time.perf_counter() - begin
     if not ready.ok:
         _raise_required(ready)
     return ready
 
 
-def follow(manifest, store=None):
+def follow(manifest: str, store: str | None = None) -> dict[str, Any] | None:
     """The facts that a valid pointer for this manifest holds; None where the start is cold.
 
     Args:
@@ -146,7 +165,7 @@ def follow(manifest, store=None):
     return None
 
 
-def pointer_file(store, manifest, prefix, cache_tag):
+def pointer_file(store: str, manifest: str, prefix: str, cache_tag: str | None) -> str:
     """Where the pointer of a manifest and an interpreter is kept in a store.
 
     A checksum is name enough: the pointer holds the whole of what it is valid for.
@@ -157,7 +176,7 @@ def pointer_file(store, manifest, prefix, cache_tag):
     return os.path.join(store, "starts", f"{key:08x}-{cache_tag}")
 
 
-def read_pointer(file):
+def read_pointer(file: str) -> dict[str, Any] | None:
     """A pointer's facts, or None where it is absent or damaged."""
     import binascii
     import marshal
@@ -167,22 +186,23 @@ def read_pointer(file):
             data = handle.read()
         if int.from_bytes(data[:4], "big") != binascii.crc32(data[4:]):
             return None
-        facts = marshal.loads(data[4:])  # noqa: S302  # whoever writes the store writes its code
+        # Whoever can write the store can write the code in it.
+        facts: dict[str, Any] = marshal.loads(data[4:])  # noqa: S302
     except (OSError, ValueError, EOFError, TypeError):
         return None
     return facts if facts.get("format") == FORMAT else None
 
 
-def pack_pointer(facts):
+def pack_pointer(facts: Mapping[str, Any]) -> bytes:
     """A pointer as bytes: a checksum, then marshal, which loads in microseconds."""
     import binascii
     import marshal
 
-    data = marshal.dumps(facts)
+    data = marshal.dumps(dict(facts))
     return binascii.crc32(data).to_bytes(4, "big") + data
 
 
-def note(facts):
+def note(facts: Mapping[str, Any]) -> None:
     """Adds a warm start to the store's history: one short line, in one write."""
     line = f'{{"started":{time.time():.3f},"warm":true,{facts["history"]}\n'
     try:
@@ -193,7 +213,7 @@ def note(facts):
         return
 
 
-def settings_in(environment):
+def settings_in(environment: Mapping[str, str]) -> dict[str, str]:
     """The ``PREHEAT_*`` variables that a start depends on, but for where the store is."""
     return {
         name: value
@@ -204,7 +224,7 @@ def settings_in(environment):
     }
 
 
-def driver():
+def driver() -> list[object]:
     """The NVIDIA driver's version line and the number of devices, as the kernel tells them."""
     try:
         with open(_DRIVER, "rb") as file:
@@ -213,7 +233,7 @@ def driver():
         return []
 
 
-def site_state(site):
+def site_state(site: str) -> tuple[int, list[str]]:
     """A site directory's mtime, and the names in it that an installation changes."""
     try:
         modified = os.stat(site).st_mtime_ns
@@ -223,11 +243,11 @@ def site_state(site):
             if name.endswith(("-info", ".pth", ".egg-link")) or name.startswith("~")
         ]
     except OSError:
-        return [0, []]
-    return [modified, sorted(names)]
+        return 0, []
+    return modified, sorted(names)
 
 
-def _holds(facts, text):
+def _holds(facts: Mapping[str, Any], text: bytes) -> bool:
     if facts["manifest"] != text or facts["python"] != sys.version:
         return False
     if facts["prefix"] != sys.prefix or facts["expires"] < time.time():
@@ -239,7 +259,7 @@ def _holds(facts, text):
     )
 
 
-def _same_site(row):
+def _same_site(row: list[Any]) -> bool:
     site, modified, names = row
     try:
         if os.stat(site).st_mtime_ns == modified:
@@ -247,25 +267,24 @@ def _same_site(row):
     except OSError:
         return False
     # A __pycache__ or a container's copy changes the time, an installation changes the names.
-    return site_state(site)[1] == names
+    return bool(site_state(site)[1] == names)
 
 
-def _find_manifest():
+def _find_manifest() -> str:
     named = os.environ.get("PREHEAT_MANIFEST")
     if named:
         return named
     return "preheat.toml" if os.path.exists("preheat.toml") else "pyproject.toml"
 
 
-def _stores(manifest, text, named):
+def _stores(manifest: str, text: bytes, named: str | None) -> list[str]:
     """Where the pointer may be, the most particular first; a wrong guess costs one open."""
-    named = named or os.environ.get("PREHEAT_STORE") or _stated_store(text)
     home = os.path.expanduser("~")
-    if named:
-        if named.startswith("~/"):
-            named = home + named[1:]
-        base = os.path.dirname(manifest) if named == _stated_store(text) else os.getcwd()
-        return [os.path.join(base, named)]
+    outside = named or os.environ.get("PREHEAT_STORE")
+    stated = None if outside else _stated_store(text)
+    for place, base in ((outside, os.getcwd()), (stated, os.path.dirname(manifest))):
+        if place:
+            return [os.path.join(base, home + place[1:] if place.startswith("~/") else place)]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     return [
         *(os.path.join(volume, "preheat") for volume in ("/runpod-volume", "/workspace")),
@@ -273,7 +292,7 @@ def _stores(manifest, text, named):
     ]
 
 
-def _stated_store(text):
+def _stated_store(text: bytes) -> str | None:
     """The store that a manifest states, read without a TOML parser; only to find the pointer."""
     if b"store" not in text:
         return None
@@ -284,7 +303,7 @@ def _stated_store(text):
     return None
 
 
-def _enter(ready, facts):
+def _enter(ready: Ready, facts: Mapping[str, Any]) -> None:
     """Activates in this process, and makes its children do the same."""
     ready.conflicts = tuple(name for name in facts["shadowed"] if name in sys.modules)
     if ready.conflicts:
@@ -293,7 +312,8 @@ def _enter(ready, facts):
             f"preheat: imported before the start, so this process keeps the platform's: {names}; "
             "call preheat.warm() before importing them\n"
         )
-    ready.paths = tuple(activate(facts["layers"], [row[0] for row in facts["sites"]], facts["hooked"]))
+    sites = [row[0] for row in facts["sites"]]
+    ready.paths = tuple(activate(facts["layers"], sites, facts["hooked"]))
     bootstrap = facts["bootstrap"]
     if bootstrap and os.environ.get(_BOOTSTRAP) != bootstrap:
         rest = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
@@ -303,13 +323,27 @@ def _enter(ready, facts):
         os.environ[_BOOTSTRAP] = bootstrap
 
 
-def _cold(manifest, store, deadline, retry):
-    from preheat.api import provision_in_child
+def _go_cold(
+    manifest: str, store: str | None, deadline: float | None, retry: bool
+) -> dict[str, Any]:
+    from preheat.edges import child
+    from preheat.words.errors import PreheatError
 
-    return provision_in_child(manifest, store, deadline, retry)
+    report = child.provision(manifest, store, deadline, retry=retry)
+    pointer = pointer_file(report["store"], manifest, sys.prefix, sys.implementation.cache_tag)
+    facts = read_pointer(pointer)
+    if facts is None:
+        raise PreheatError(f"the start left no pointer at {pointer}")
+    return facts
 
 
-def _raise_required(ready):
-    from preheat.api import required_error
+def _raise_required(ready: Ready) -> None:
+    from preheat.words.errors import RequiredPackageError
 
-    raise required_error(ready)
+    missing = [package for package in ready if package.required and not package.ok]
+    reasons = "; ".join(f"{package.name}: {package.reason}" for package in missing)
+    raise RequiredPackageError(
+        f"required and not ready: {reasons}",
+        hint=f"the whole report: {ready.report}",
+        packages=tuple(package.name for package in missing),
+    )

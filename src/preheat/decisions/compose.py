@@ -41,11 +41,9 @@ class Composition:
     @cached_property
     def graph(self) -> Graph:
         """Declared needs over lock and platform."""
-        requires = {
-            d.name: d.requires for d in self.platform.distributions if d.state.present
-        }
+        requires = {d.name: d.requires for d in self.platform.distributions if d.state.present}
         requires |= {name: contents.requires for name, contents in self.contents.items()}
-        overrides = {
+        overrides: dict[str, str] = {
             canonicalize_name(requirement.name): str(requirement)
             for package in self.packages
             for requirement in package.overrides

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from packaging.markers import Marker
@@ -62,36 +62,37 @@ def find(package: Package, platform: Platform, sighting: Sighting) -> Finding:
                 "is not the file that its RECORD lists",
             )
         version = version or distribution.version
-    for name in package.imports:
-        if not sighting.resolvable.get(name, False):
-            return Finding(present=False, reason=f"nothing on the platform provides import {name}")
+    for module in package.imports:
+        if not sighting.resolvable.get(module, False):
+            reason = f"nothing on the platform provides import {module}"
+            return Finding(present=False, reason=reason)
     return Finding(present=True, reason="the platform provides it", version=version)
 
 
 def unmet(condition: Condition, platform: Platform) -> str | None:
     """The sentence that says which part of ``when`` does not hold here; None where all do."""
+    return next(filter(None, _unmet(condition, platform)), None)
+
+
+def _unmet(condition: Condition, platform: Platform) -> Iterator[str | None]:
     gpus = platform.accelerator.gpus
     if condition.accelerator == "cuda" and not gpus:
-        return "no CUDA device is visible here"
+        yield "no CUDA device is visible here"
     if condition.accelerator == "none" and gpus:
-        return f"a CUDA device is here ({gpus[0].name})"
+        yield f"a CUDA device is here ({gpus[0].name})"
     if condition.compute_capability:
         allowed = SpecifierSet(condition.compute_capability)
-        fitting = [g for g in gpus if g.compute_capability in allowed]
-        if not fitting:
+        if not any(gpu.compute_capability in allowed for gpu in gpus):
             have = ", ".join(f"{g.name} {g.compute_capability}" for g in gpus) or "no device"
-            return f"needs compute capability {condition.compute_capability}; here: {have}"
+            yield f"needs compute capability {condition.compute_capability}; here: {have}"
     if condition.cuda:
         cuda = platform.torch.cuda if platform.torch else None
-        if cuda is None:
-            return f"needs CUDA {condition.cuda}; the platform's torch brings none"
-        if cuda not in SpecifierSet(condition.cuda):
-            return f"needs CUDA {condition.cuda}; the platform's torch brings {cuda}"
+        if cuda is None or cuda not in SpecifierSet(condition.cuda):
+            yield f"needs CUDA {condition.cuda}; the platform's torch brings {cuda or 'none'}"
     if condition.marker and not Marker(condition.marker).evaluate(
         dict(platform.interpreter.markers)
     ):
-        return f"its marker does not hold here: {condition.marker}"
-    return None
+        yield f"its marker does not hold here: {condition.marker}"
 
 
 def _absence(name: str, platform: Platform) -> str:

@@ -49,7 +49,7 @@ def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> st
         return f"{who}{which} needs {needed}{bound}, which does not go with the rest".replace(
             ",,", ","
         )
-    first = re.sub(r"^(error:|×)\s*", "", text)
+    first = re.sub(r"^error:\s*", "", text)
     return f"no versions satisfy {package}: {first[:300]}"
 
 

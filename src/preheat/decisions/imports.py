@@ -47,9 +47,8 @@ def territory(files: Iterable[str]) -> Territory:
             continue
         if top.endswith((".dist-info", ".egg-info", ".libs", ".data")) or top == "__pycache__":
             continue
-        if base.startswith("__init__.") and base.endswith((".py", ".pyc", ".so", ".pyi")):
-            if not base.endswith(".pyi"):
-                with_init.add(parent)
+        if base.startswith("__init__.") and base.endswith((".py", ".pyc", ".so")):
+            with_init.add(parent)
         while parent and parent not in directories:
             directories.add(parent)
             parent = parent.rpartition("/")[0]

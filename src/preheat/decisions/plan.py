@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from packaging.utils import canonicalize_name
-
 from preheat.decisions.compose import Composition
 from preheat.decisions.identity import layer_digest, verdict_key
 from preheat.decisions.room import Load, Room
@@ -80,9 +78,7 @@ class Planner:
         coming = tuple(p for p in later if p.name not in self.settled)
         layer = self.composition.layer(package, progress.placed, coming)
         version = self._version(package)
-        refusal = self.composition.escaping(layer) or self.composition.clash(
-            layer, progress.placed
-        )
+        refusal = self.composition.escaping(layer) or self.composition.clash(layer, progress.placed)
         if refusal:
             return Step(package=package, action=Action.SKIP, reason=refusal, version=version)
         if not layer:
@@ -126,7 +122,7 @@ class Planner:
         return step
 
     def _within_earlier(self, package: Package, progress: Progress, version: str | None) -> Step:
-        first = canonicalize_name(package.requirements[0].name)
+        first = package.names[0]
         return Step(
             package=package,
             action=Action.REUSE,
@@ -137,7 +133,7 @@ class Planner:
         )
 
     def _version(self, package: Package) -> str | None:
-        name = canonicalize_name(package.requirements[0].name)
+        name = package.names[0]
         locked = self.composition.lock.find(name)
         if locked is not None:
             return locked.version
@@ -145,7 +141,7 @@ class Planner:
         return beneath.version if beneath else None
 
     def _why(self, package: Package) -> str:
-        first = canonicalize_name(package.requirements[0].name)
+        first = package.names[0]
         if self.composition.platform.find(first) is None:
             return f"the platform has no {first}"
         return "the platform's version does not do"

@@ -39,11 +39,7 @@ def withheld(platform: Platform, names: Iterable[str], packages: Iterable[Packag
 
     A dependency must not bring gigabytes of another CUDA by surprise.
     """
-    asked = {
-        canonicalize_name(requirement.name)
-        for package in packages
-        for requirement in package.requirements
-    }
+    asked = {name for package in packages for name in package.names}
     if "torch" in names and platform.find("torch") is None and "torch" not in asked:
         return {"torch"}
     return set()

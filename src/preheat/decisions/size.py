@@ -82,9 +82,7 @@ class Measure:
                     directories.add(parent)
                     parent = parent.rpartition("/")[0]
         disk += len(directories) * self.directory
-        return Footprint(
-            payload=payload, disk=disk, inodes=count + len(directories), exact=exact
-        )
+        return Footprint(payload=payload, disk=disk, inodes=count + len(directories), exact=exact)
 
     def _blocks(self, size: int) -> int:
         return -(-size // self.block) * self.block

@@ -193,10 +193,7 @@ def _read_record(file: str) -> tuple[tuple[str, int | None], ...] | None:
         return None
     rows: list[tuple[str, int | None]] = []
     for line in lines:
-        if '"' in line:
-            fields = next(csv.reader([line]))
-        else:
-            fields = line.rsplit(",", 2)
+        fields = next(csv.reader([line])) if '"' in line else line.rsplit(",", 2)
         if len(fields) == 3 and fields[0]:
             rows.append((fields[0], int(fields[2]) if fields[2].isdigit() else None))
     return tuple(rows)

@@ -70,9 +70,7 @@ def read_lock(file: Path) -> Lock:
             refused=tuple(sorted(ours.get("refused", {}).items())),
         )
     except FileNotFoundError:
-        raise LockError(
-            f"there is no lock {file}", hint="make it with: preheat lock"
-        ) from None
+        raise LockError(f"there is no lock {file}", hint="make it with: preheat lock") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"not a lock of preheat's ({error})"
         raise LockError(f"{file}: {reason}", hint="make it again with: preheat lock") from error

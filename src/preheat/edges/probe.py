@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from preheat.edges import inventory
 from preheat.edges.surroundings import without_layers
@@ -88,6 +88,7 @@ def ask_interpreter(executable: str) -> Interpreter:
             timeout=60,
             env=without_layers(os.environ),
             cwd=tempfile.gettempdir(),
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PlatformError(
@@ -126,17 +127,24 @@ def read_torch(path: tuple[str, ...]) -> Torch | None:
                 tree = ast.parse(file.read())
         except (OSError, SyntaxError):
             continue
-        found: dict[str, str | None] = {}
-        for node in tree.body:
-            target = node.target if isinstance(node, ast.AnnAssign) else None
-            if isinstance(node, ast.Assign):
-                target = node.targets[0]
-            value = getattr(node, "value", None)
-            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-                found[target.id] = value.value
+        found = dict(_constants(tree))
         if found.get("__version__"):
-            return Torch(version=str(found["__version__"]), cuda=found.get("cuda"))
+            cuda = found.get("cuda")
+            return Torch(version=str(found["__version__"]), cuda=str(cuda) if cuda else None)
     return None
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    for node in tree.body:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Assign):
+            targets = node.targets
+        value = getattr(node, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+                yield target.id, value.value
 
 
 def read_accelerator() -> Accelerator:

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO, Any
 
 from preheat import activation
 from preheat.edges import proof_child
@@ -22,20 +23,20 @@ from preheat.words.platform import Interpreter
 from preheat.words.proof import Proof
 
 _STARTUP_ALLOWANCE = 30.0
+_COMPLAINT_KEPT = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stack:
-    """What lies on the path of a proof: layers in order, those with ``.pth`` files, the platform.
+    """What lies on the path of a proof: layers in order, over the platform.
 
     Attributes:
-        platform_imports: modules that must come from the platform in the end, torch for one.
+        hooked: those of the layers that hold ``.pth`` files.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
-    platform_imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,157 +46,166 @@ class Limits:
     seconds: float
     gpu: bool = False
 
+    def of(self, package: Package) -> float:
+        """What that package may take: its own limit where it states one."""
+        return min(self.seconds, package.import_timeout or self.seconds)
+
 
 def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Proof, ...]:
     """Imports and checks the packages one after the other in one interpreter.
 
     A package that raises costs itself; one that hangs, exits or kills the interpreter costs
-    itself too: the rest is proved again without it. A failed import of the platform's own is
-    blamed on the last package.
+    itself too: the rest is proved again without it.
     """
     left = list(packages)
     proofs: dict[str, Proof] = {}
     while left:
-        seen, fatal = _run(left, stack, limits)
-        proofs.update(seen)
-        if fatal is None:
+        run = _Run(left, limits)
+        run.go(stack)
+        proofs.update(run.proofs)
+        if run.fatal is None:
             break
-        proofs[fatal.package] = fatal
+        proofs[run.fatal.package] = run.fatal
         # What went before a death was in the same process: it is proved anew, without it.
-        left = [p for p in left if p.name != fatal.package and _worth_again(proofs, p)]
+        failed = {name for name, proof in proofs.items() if not proof.ok}
+        left = [package for package in left if package.name not in failed]
     return tuple(proofs[package.name] for package in packages)
 
 
-def _worth_again(proofs: dict[str, Proof], package: Package) -> bool:
-    known = proofs.get(package.name)
-    return known is None or known.ok
+class _Run:
+    """One interpreter and what it said.
 
+    Attributes:
+        proofs: by package, as far as it came.
+        fatal: the package that ended the interpreter or the patience, and how.
+    """
 
-def _run(
-    packages: Sequence[Package], stack: Stack, limits: Limits
-) -> tuple[dict[str, Proof], Proof | None]:
-    with tempfile.TemporaryDirectory(prefix="preheat-proof-", ignore_cleanup_errors=True) as place:
-        environment = for_proof(os.environ, place, gpu=limits.gpu)
-        read, write = os.pipe()
+    def __init__(self, packages: Sequence[Package], limits: Limits) -> None:
+        self.proofs: dict[str, Proof] = {}
+        self.fatal: Proof | None = None
+        self._packages = {package.name: package for package in packages}
+        self._limits = limits
+        self._current = packages[0].name
+        self._doing = "start"
+        self._spent: dict[str, float] = {}
+        self._deadline = time.monotonic() + limits.of(packages[0]) + _STARTUP_ALLOWANCE
+
+    def go(self, stack: Stack) -> None:
+        """Starts the interpreter, listens to the end, and leaves nothing running."""
+        with (
+            tempfile.TemporaryDirectory(
+                prefix="preheat-proof-", ignore_cleanup_errors=True
+            ) as place,
+            tempfile.TemporaryFile() as complaints,
+        ):
+            process, answers = self._start(stack, place, complaints)
+            try:
+                finished = any(self._hear(answer) for answer in self._answers(answers))
+            finally:
+                os.close(answers)
+                late = time.monotonic() >= self._deadline
+                _end(process)
+            if not finished:
+                self.fatal = self._death(process.returncode, complaints, late=late)
+
+    def _start(
+        self, stack: Stack, place: str, complaints: IO[bytes]
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        task = {
+            "layers": stack.layers,
+            "hooked": stack.hooked,
+            "sites": stack.interpreter.sites,
+            "packages": list(map(_entry, self._packages.values())),
+        }
         source = inspect.getsource(activation) + inspect.getsource(proof_child)
-        process = subprocess.Popen(
-            [stack.interpreter.executable, "-B", "-c", f"{source}\nmain(activate)\n", str(write)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd=place,
-            pass_fds=(write,),
-            start_new_session=True,
-        )
-        os.close(write)
-        try:
-            assert process.stdin is not None
-            with process.stdin as task:
-                task.write(json.dumps(_task(packages, stack)).encode())
-            return _listen(process, read, packages, limits)
-        finally:
-            os.close(read)
-            _end(process)
-
-
-def _task(packages: Iterable[Package], stack: Stack) -> dict[str, object]:
-    return {
-        "layers": stack.layers,
-        "hooked": stack.hooked,
-        "sites": stack.interpreter.sites,
-        "platform_imports": stack.platform_imports,
-        "packages": [
-            {
-                "name": package.name,
-                "imports": package.imports,
-                "check": package.check,
-                "check_is_module": package.check_module is not None,
-            }
-            for package in packages
-        ],
-    }
-
-
-def _listen(
-    process: subprocess.Popen[bytes], read: int, packages: Sequence[Package], limits: Limits
-) -> tuple[dict[str, Proof], Proof | None]:
-    seconds = {package.name: package.import_timeout or limits.seconds for package in packages}
-    proofs: dict[str, Proof] = {}
-    spent: dict[str, float] = {}
-    current = packages[0].name
-    doing = "start"
-    deadline = time.monotonic() + seconds[current] + _STARTUP_ALLOWANCE
-    complaints: list[bytes] = []
-    for answer in _answers(process, read, complaints, lambda: deadline):
-        name = str(answer.get("package") or packages[-1].name)
-        if answer.get("finished"):
-            return proofs, None
-        if answer.get("started"):
-            if name != current:
-                current = name
-                deadline = time.monotonic() + seconds[current]
-            doing = str(answer["what"])
-        elif answer.get("ok"):
-            spent[name] = spent.get(name, 0.0) + float(str(answer["seconds"]))
-        elif "error" in answer:
-            proofs[name] = Proof(
-                package=name,
-                ok=False,
-                reason=f"{answer['what']} failed: {answer['error']}",
-                trace=str(answer.get("trace", "")),
+        answers, write = os.pipe()
+        with tempfile.TemporaryFile() as handed:
+            handed.write(json.dumps(task).encode())
+            handed.seek(0)
+            process = subprocess.Popen(
+                [
+                    stack.interpreter.executable,
+                    "-B",
+                    "-c",
+                    f"{source}\nmain(activate)\n",
+                    str(write),
+                ],
+                stdin=handed,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                env=for_proof(os.environ, place, gpu=self._limits.gpu),
+                cwd=place,
+                pass_fds=(write,),
+                start_new_session=True,
             )
-        elif answer.get("done") and name not in proofs:
-            proofs[name] = Proof(package=name, ok=True, seconds=spent.get(name, 0.0))
-    timed_out = time.monotonic() >= deadline
-    _end(process)
-    words = b"".join(complaints).decode("utf-8", "replace").strip()[-2000:]
-    if timed_out:
-        reason = f"{doing} did not return within {seconds[current]:g} s"
-    else:
-        reason = f"{doing} killed the interpreter ({_death(process.returncode)})"
-    return proofs, Proof(package=current, ok=False, reason=reason, trace=words)
+        os.close(write)
+        return process, answers
 
-
-def _answers(
-    process: subprocess.Popen[bytes], read: int, complaints: list[bytes], deadline: object
-) -> Iterator[dict[str, object]]:
-    """Answers as they come, until the descriptor closes or the deadline passes."""
-    assert process.stderr is not None
-    assert callable(deadline)
-    buffer = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(read, selectors.EVENT_READ)
-        selector.register(process.stderr, selectors.EVENT_READ)
-        while True:
-            left = float(deadline()) - time.monotonic()
-            if left <= 0:
-                return
-            for key, _ in selector.select(min(left, 1.0)):
-                chunk = os.read(key.fd, 65536)
-                if key.fd != read:
-                    complaints.append(chunk)
-                    del complaints[:-64]
-                    if not chunk:
-                        selector.unregister(key.fileobj)
+    def _answers(self, descriptor: int) -> Iterator[dict[str, Any]]:
+        """Answers as they come, until the other side closes or the deadline passes."""
+        buffer = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while (left := self._deadline - time.monotonic()) > 0:
+                if not selector.select(left):
                     continue
+                chunk = os.read(descriptor, 65536)
                 if not chunk:
                     return
                 *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
+                yield from map(json.loads, lines)
+
+    def _hear(self, answer: dict[str, Any]) -> bool:
+        """Takes one answer down; True for the last one."""
+        state, name = answer["state"], answer.get("package", "")
+        if state == "begun":
+            if name != self._current or self._doing == "start":
+                self._current = name
+                self._deadline = time.monotonic() + self._limits.of(self._packages[name])
+            self._doing = answer["what"]
+        elif state == "done":
+            self._spent[name] = self._spent.get(name, 0.0) + answer["seconds"]
+        elif state == "failed":
+            self.proofs[name] = Proof(
+                package=name,
+                ok=False,
+                reason=f"{answer['what']} failed: {answer['error']}",
+                trace=answer.get("trace", ""),
+            )
+        elif state == "proved":
+            self.proofs[name] = Proof(package=name, ok=True, seconds=self._spent.get(name, 0.0))
+        return bool(state == "finished")
+
+    def _death(self, status: int | None, complaints: IO[bytes], *, late: bool) -> Proof:
+        complaints.seek(0)
+        words = complaints.read().decode("utf-8", "replace").strip()[-_COMPLAINT_KEPT:]
+        if late:
+            limit = self._limits.of(self._packages[self._current])
+            reason = f"{self._doing} did not return within {limit:g} s"
+        else:
+            reason = f"{self._doing} ended the interpreter ({_spelled(status)})"
+        return Proof(package=self._current, ok=False, reason=reason, trace=words)
+
+
+def _entry(package: Package) -> dict[str, object]:
+    return {
+        "name": package.name,
+        "imports": package.imports,
+        "check": package.check,
+        "check_is_module": package.check_module is not None,
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    """Ends it with all that it started; one that ended by itself keeps its own status."""
+    process.poll()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if process.stderr is not None:
-        process.stderr.close()
 
 
-def _death(returncode: int | None) -> str:
-    if returncode is not None and returncode < 0:
+def _spelled(status: int | None) -> str:
+    if status is not None and status < 0:
         with contextlib.suppress(ValueError):
-            return signal.Signals(-returncode).name
-    return f"exit {returncode}"
+            return signal.Signals(-status).name
+    return f"exit {status}"

@@ -192,15 +192,11 @@ class Store:
 
     def unreferenced_staging(self, now: float) -> tuple[Path, ...]:
         """Staging whose owner lives no more: unlocked here, and old enough for any host."""
-        found = []
         try:
             entries = sorted((self.root / "staging").iterdir())
         except OSError:
             return ()
-        for place in entries:
-            if not _is_owned(place, now):
-                found.append(place)
-        return tuple(found)
+        return tuple(place for place in entries if not _is_owned(place, now))
 
     @contextlib.contextmanager
     def engine_cache(self) -> Iterator[Path]:
@@ -350,9 +346,7 @@ def _rename_noreplace(source: Path, target: Path) -> int:
         call = _libc().renameat2
     except AttributeError:
         return errno.ENOSYS
-    failed = call(
-        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
-    )
+    failed = call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
     return ctypes.get_errno() if failed else 0
 
 

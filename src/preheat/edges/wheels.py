@@ -40,11 +40,11 @@ class Reader:
     Args:
         memory: directory of remembered contents; it is read, and written only if ``remember``.
         indexes: addresses that may carry credentials; they are used for their own hosts only.
-        timeout: seconds for each request.
+        timeout: seconds for each request; None where no index may be asked.
     """
 
     def __init__(
-        self, memory: Path, *, indexes: Iterable[str], timeout: float, remember: bool
+        self, memory: Path, *, indexes: Iterable[str], timeout: float | None, remember: bool
     ) -> None:
         self._memory = memory
         self._remember = remember
@@ -89,7 +89,7 @@ class Reader:
         try:
             if place.scheme == "file":
                 return _read_local(Path(unquote(place.path)), archive)
-            if not archive.is_wheel:
+            if not archive.is_wheel or self._timeout is None:
                 return estimate(archive)
             auth = self._credentials.get(place.hostname or "")
             with zipfile.ZipFile(_RangeFile(client, archive, auth)) as wheel:

@@ -667,6 +667,11 @@ class Package(_Redacted):
         return tuple(map(Requirement, self.requires))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of the distributions that `requires` names."""
+        return tuple(canonicalize_name(each.name) for each in self.requirements)
+
+    @property
     def overrides(self) -> tuple[Requirement, ...]:
         """`override`, parsed."""
         return tuple(map(Requirement, self.override))

@@ -1,0 +1,198 @@
+"""The account of a start: outcomes as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from preheat.decisions.compose import Composition
+from preheat.decisions.protect import protected
+from preheat.edges.probe import read_volumes
+from preheat.edges.store import Store
+from preheat.pace import Pace
+from preheat.words.order import Order
+from preheat.words.plan import Action, Step
+from preheat.words.platform import Platform, Volume
+from preheat.words.report import (
+    PackageReport,
+    PlatformReport,
+    Report,
+    Shadow,
+    Status,
+    VolumeReport,
+)
+
+READY: tuple[Status, ...] = ("platform", "reused", "installed")
+_STATUS: Mapping[Action, Status] = {
+    Action.PLATFORM: "platform",
+    Action.REUSE: "reused",
+    Action.INSTALL: "installed",
+    Action.SKIP: "skipped",
+}
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of one package, while it is being found out.
+
+    Attributes:
+        lasting: a skip that holds as long as manifest and platform do: an unmet condition.
+        remembered: whether the next start may go by it; False for what a deadline decided.
+        actual: bytes on disk, as du counts them.
+        seconds: by stage.
+        trace: traceback or the engine's words.
+    """
+
+    step: Step
+    status: Status
+    reason: str
+    lasting: bool = False
+    remembered: bool = True
+    actual: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    trace: str = ""
+
+    @classmethod
+    def planned(cls, step: Step) -> Outcome:
+        """What will have become of it, if all goes well."""
+        return cls(step=step, status=_STATUS[step.action], reason=step.reason)
+
+    @property
+    def good(self) -> bool:
+        """Whether the package can be imported."""
+        return self.status in READY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Active:
+    """What goes on the path in the end."""
+
+    layers: tuple[str, ...] = ()
+    hooked: tuple[str, ...] = ()
+    bootstrap: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Everything that a report is made of."""
+
+    order: Order
+    platform: Platform
+    volumes: Sequence[Volume]
+    outcomes: Sequence[Outcome]
+    active: Active
+
+    def report(self, pace: Pace, store: Store) -> Report:
+        """The report, as of now."""
+        return Report(
+            ready=all(o.good for o in self.outcomes if o.step.package.required),
+            warm=False,
+            seconds=round(pace.seconds, 3),
+            packages=tuple(_package(outcome, store) for outcome in self.outcomes),
+            capabilities=self._capabilities(),
+            paths=self.active.layers,
+            volumes=_volumes(self.volumes),
+            stages=pace.stages,
+            platform=_platform(self.platform, self.order.settings.protected),
+            started=pace.started,
+            store=str(store.root),
+            bootstrap=self.active.bootstrap,
+        )
+
+    def _capabilities(self) -> dict[str, str | None]:
+        """The first of each capability's packages that works; other names are the platform's."""
+        good = {o.step.package.name: o.good for o in self.outcomes}
+
+        def works(name: str) -> bool:
+            return good[name] if name in good else self.platform.find(name) is not None
+
+        return {
+            capability: next(filter(works, names), None)
+            for capability, names in self.order.manifest.capabilities.items()
+        }
+
+
+def shadowed_modules(outcomes: Iterable[Outcome], composition: Composition) -> tuple[str, ...]:
+    """Import names of platform distributions that a layer hides."""
+    names: set[str] = set()
+    for outcome in outcomes:
+        if outcome.status not in ("reused", "installed"):
+            continue
+        for name, _, _ in outcome.step.shadows:
+            names |= {
+                path.split("/")[0].removesuffix(".py")
+                for path, _ in composition.contents[name].files
+                if path.endswith(".py") and path.count("/") <= 1
+            }
+    return tuple(sorted(name for name in names if name.isidentifier()))
+
+
+def history_line(report: Report, when: float) -> dict[str, object]:
+    """What is remembered of a start for ever."""
+    return {
+        "started": round(when, 3),
+        "warm": report.warm,
+        "ready": report.ready,
+        "packages": {package.name: package.status for package in report.packages},
+        "seconds": report.seconds,
+        "bytes": sum(package.bytes_actual for package in report.packages),
+    }
+
+
+def _package(outcome: Outcome, store: Store) -> PackageReport:
+    step = outcome.step
+    in_layer = outcome.status in ("reused", "installed") and step.layer
+    return PackageReport(
+        name=step.package.name,
+        status=outcome.status,
+        required=step.package.required,
+        version=step.version,
+        reason=outcome.reason,
+        layer=str(store.layer(step.layer)) if in_layer else None,
+        bytes_predicted=step.disk,
+        bytes_actual=outcome.actual,
+        download=step.download,
+        payload=step.payload,
+        exact=step.exact,
+        distributions=tuple(f"{d.name}=={d.version}" for d in step.distributions),
+        shadows=tuple(
+            Shadow(name=name, platform=theirs, layer=ours) for name, theirs, ours in step.shadows
+        ),
+        seconds=outcome.seconds,
+        trace=outcome.trace,
+    )
+
+
+def _volumes(volumes: Sequence[Volume]) -> tuple[VolumeReport, ...]:
+    after = read_volumes({volume.role: volume.path for volume in volumes})
+    return tuple(
+        VolumeReport(
+            role=one.role,
+            path=one.path,
+            kind=one.kind,
+            before=one.free,
+            after=two.free,
+            quota_known=one.quota_known,
+        )
+        for one, two in zip(volumes, after, strict=True)
+    )
+
+
+def _platform(platform: Platform, protect: tuple[str, ...]) -> PlatformReport:
+    interpreter = platform.interpreter
+    return PlatformReport(
+        python=interpreter.version,
+        executable=interpreter.executable,
+        abi=interpreter.abi,
+        libc=interpreter.libc,
+        torch=platform.torch.version if platform.torch else None,
+        cuda=platform.torch.cuda if platform.torch else None,
+        driver=platform.accelerator.driver,
+        gpus=tuple(f"{g.name} ({g.compute_capability})" for g in platform.accelerator.gpus),
+        distributions=sum(d.state.present for d in platform.distributions),
+        leftovers=tuple(
+            f"{left.name}: {left.state.value}" + (f" ({left.missing[0]})" if left.missing else "")
+            for left in platform.leftovers
+        ),
+        protected=protected(platform, protect),
+    )

@@ -1,0 +1,130 @@
+"""Which lock counts: one that was given, one that is kept, a new one, or the best of the old."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from preheat.decisions.fallback import best_lock
+from preheat.decisions.identity import manifest_digest, platform_digest
+from preheat.edges.engine import Engine
+from preheat.edges.lock_file import read_lock, write_lock
+from preheat.edges.store import Store
+from preheat.edges.wheels import Reader
+from preheat.pace import Pace
+from preheat.resolution import Question, Resolution, from_lock, resolve
+from preheat.words.errors import LockError, ResolutionError
+from preheat.words.lock import Lock
+from preheat.words.order import Order
+
+_EMPTY = Lock(distributions=(), manifest="", platform="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The resolution that counts.
+
+    Attributes:
+        unanswered: package name to why the index could not be asked about it.
+    """
+
+    resolution: Resolution
+    unanswered: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locks:
+    """The locks of a store, for one start.
+
+    Attributes:
+        remember: whether a new resolution is kept.
+    """
+
+    order: Order
+    store: Store
+    pace: Pace
+    reader: Reader
+    remember: bool
+
+    def answer(self, question: Question, engine: Engine) -> Answer:
+        """The resolution to go by.
+
+        Raises:
+            LockError: a lock was given that is not for this manifest and platform.
+            ResolutionError: the engine fails for another reason than a silent index.
+        """
+        if self.order.lock is not None:
+            return self._from(self._given(self.order.lock, question), question)
+        kept = self._kept(question)
+        if kept is not None:
+            return self._from(kept, question)
+        if not question.packages:
+            return self._from(_EMPTY, question)
+        try:
+            with self.pace.stage("resolve"):
+                found = resolve(question, engine, self.reader)
+        except ResolutionError as error:
+            if not error.data.get("unreachable"):
+                raise
+            self.pace.listener.event("index-unreachable", reason=error.message)
+            return self._from_the_past(question)
+        if self.remember:
+            write_lock(found.lock, found.contents, self._file(question))
+        return Answer(resolution=found, unanswered={})
+
+    def _from(self, lock: Lock, question: Question) -> Answer:
+        return Answer(resolution=from_lock(lock, question, self.reader), unanswered={})
+
+    def _given(self, file: Path, question: Question) -> Lock:
+        lock = read_lock(file)
+        if lock.manifest != manifest_digest(question.manifest):
+            raise LockError(
+                f"{file} was made for another manifest", hint="make it again: preheat lock"
+            )
+        if lock.platform != platform_digest(question.platform):
+            raise LockError(
+                f"{file} was made for another platform (other Python, or other distributions)",
+                hint="make it again on this platform: preheat lock",
+            )
+        return lock
+
+    def _kept(self, question: Question) -> Lock | None:
+        """The resolution of an earlier start; one with refusals holds until they are retried."""
+        if self.order.retry:
+            return None
+        file = self._file(question)
+        try:
+            lock = read_lock(file)
+            age = time.time() - file.stat().st_mtime
+        except (LockError, OSError):
+            return None
+        fresh = not lock.refused or age < self.order.settings.retry_after
+        return lock if fresh or self.order.settings.offline else None
+
+    def _from_the_past(self, question: Question) -> Answer:
+        """The last good layers serve while the index is silent."""
+        found = best_lock(question.packages, question.platform, self._older(question))
+        lock, missing = found or (_EMPTY, question.packages)
+        reason = "the index cannot be reached, and the store has no earlier resolution of it"
+        if self.order.settings.offline:
+            reason = "offline, and neither the platform nor the store has it"
+        return Answer(
+            resolution=from_lock(lock, question, self.reader),
+            unanswered={package.name: reason for package in missing},
+        )
+
+    def _older(self, question: Question) -> list[Lock]:
+        suffix = f"-{platform_digest(question.platform)[:16]}.toml"
+        files = [f for f in (self.store.root / "locks").glob("*.toml") if f.name.endswith(suffix)]
+        locks = []
+        for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
+            with contextlib.suppress(LockError):
+                locks.append(read_lock(file))
+        return locks
+
+    def _file(self, question: Question) -> Path:
+        return self.store.lock_file(
+            manifest_digest(question.manifest), platform_digest(question.platform)
+        )

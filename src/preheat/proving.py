@@ -1,0 +1,128 @@
+"""Proofs, and the verdicts that spare them the next time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from preheat.decisions.identity import digest, verdict_key
+from preheat.edges.proof import Limits, Stack, prove
+from preheat.edges.store import Store
+from preheat.pace import Pace
+from preheat.words.manifest import Package
+from preheat.words.order import Order
+from preheat.words.plan import Verdict
+from preheat.words.platform import Platform
+from preheat.words.proof import Proof
+
+
+class Prover:
+    """Proves packages over layers on one platform, and remembers what came of it.
+
+    Args:
+        order: limits, and how long a failure is remembered.
+        store: where verdicts are kept.
+        pace: the clock; a proof ends with the deadline.
+        remember: whether verdicts are written; a plan changes nothing.
+    """
+
+    def __init__(self, order: Order, store: Store, pace: Pace, *, remember: bool) -> None:
+        self._settings = order.settings
+        self._store = store
+        self._pace = pace
+        self._remembers = remember
+        self.verdicts: Mapping[str, Verdict] = (
+            {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
+        )
+
+    def provided(self, packages: Sequence[Package], platform: Platform) -> dict[str, Proof]:
+        """Whether the platform's own packages really import, by name."""
+        proofs = {}
+        unknown = []
+        for package in packages:
+            known = self.verdicts.get(verdict_key((), package, platform))
+            if known is None:
+                unknown.append(package)
+            else:
+                proofs[package.name] = Proof(package=package.name, ok=known.ok, reason=known.reason)
+        if unknown:
+            stack = Stack(interpreter=platform.interpreter, layers=())
+            for package, proof in zip(unknown, self.run(unknown, stack, platform), strict=True):
+                proofs[package.name] = proof
+                self.remember(verdict_key((), package, platform), proof)
+        return proofs
+
+    def run(
+        self, packages: Sequence[Package], stack: Stack, platform: Platform
+    ) -> tuple[Proof, ...]:
+        """First without a GPU in sight; then, where there is one and a check asks, with it."""
+        seconds = self._settings.import_timeout
+        left = [self._pace.left(package) for package in packages]
+        if None not in left:
+            seconds = max(1.0, min(seconds, *(time for time in left if time is not None)))
+        proofs = {p.package: p for p in prove(packages, stack, Limits(seconds=seconds))}
+        again = [p for p in packages if p.check_gpu and proofs[p.name].ok]
+        if again and platform.accelerator.gpus:
+            for proof in prove(again, stack, Limits(seconds=seconds, gpu=True)):
+                proofs[proof.package] = proof
+        return tuple(proofs[package.name] for package in packages)
+
+    def together(
+        self, packages: Sequence[Package], stack: Stack, platform: Platform
+    ) -> dict[str, Proof]:
+        """All of them in one process, then the platform's torch; what fails, by name.
+
+        Where torch imports alone but not over the layers, the last package is to blame.
+        """
+        digests = [layer.rpartition("/")[2] for layer in stack.layers]
+        key = digest([verdict_key(digests, package, platform) for package in packages])
+        known = self.verdicts.get(key)
+        if known is not None and known.ok:
+            return {}
+        guards = [_torch_guard(stack)] if platform.torch else []
+        with self._pace.stage("prove together"):
+            proofs = {p.package: p for p in self.run([*packages, *guards], stack, platform)}
+            bad = {package.name: proofs[package.name] for package in packages}
+            bad = {name: proof for name, proof in bad.items() if not proof.ok}
+            for guard in guards:
+                broken = proofs[guard.name]
+                if not broken.ok and not bad and self._imports_alone(guard, platform):
+                    blamed = packages[-1].name
+                    bad[blamed] = replace(broken, package=blamed)
+        if not bad:
+            self.remember(key, Proof(package="*", ok=True))
+        return bad
+
+    def _imports_alone(self, guard: Package, platform: Platform) -> bool:
+        return self.run([guard], Stack(interpreter=platform.interpreter, layers=()), platform)[0].ok
+
+    def remember(self, key: str, proof: Proof) -> None:
+        """Keeps the verdict; a failure expires."""
+        if not self._remembers:
+            return
+        expires = 0.0 if proof.ok else time.time() + self._settings.retry_after
+        self._store.remember(
+            Verdict(
+                key=key,
+                package=proof.package,
+                ok=proof.ok,
+                reason=proof.reason,
+                seconds=round(proof.seconds, 3),
+                expires=expires,
+            )
+        )
+
+
+def _torch_guard(stack: Stack) -> Package:
+    """The platform's torch as a package: it imports, and from the platform."""
+    check = f"import torch\nassert not torch.__file__.startswith({stack.layers!r}), torch.__file__"
+    return Package(
+        name="torch-of-the-platform", requires=("torch",), imports=("torch",), check=check
+    )
+
+
+def _binding(verdicts: Mapping[str, Verdict], packages: Sequence[Package]) -> dict[str, Verdict]:
+    """A required package is tried at every start, whatever is remembered of it."""
+    required = {package.name for package in packages if package.required}
+    return {k: v for k, v in verdicts.items() if v.ok or v.package not in required}

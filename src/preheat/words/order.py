@@ -1,0 +1,28 @@
+"""What one start is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from preheat.words.manifest import Manifest
+from preheat.words.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """A manifest and its settings, for one interpreter.
+
+    Attributes:
+        manifest_file: where the manifest came from; the pointer is named by it.
+        executable: the platform's interpreter.
+        retry: failures that are remembered count no more, and versions are resolved anew.
+        lock: a lock that must be used, or None.
+    """
+
+    manifest: Manifest
+    settings: Settings
+    manifest_file: Path
+    executable: str
+    retry: bool = False
+    lock: Path | None = None

@@ -1,0 +1,215 @@
+"""A worker in small: a manifest, a store and a platform, and the real command run over them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import uv
+from packaging.requirements import Requirement
+
+from tests.support.index import Index
+from tests.support.platforms import Platform
+
+SOURCE = Path(__file__).parents[2] / "src"
+GOOD = ("platform", "reused", "installed")
+
+_TIMEOUT = 120.0
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
+
+
+def entry(name: str, **keys: object) -> dict[str, object]:
+    """A package of a manifest; it requires its own name and promises it as a module.
+
+    Underscores in keys stand for the manifest's hyphens, as in `build_isolation`.
+    """
+    stated = {key.replace("_", "-"): value for key, value in keys.items()}
+    return {"name": name, "requires": [name], "imports": [name.replace("-", "_")], **stated}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """How the command ended: its exit status, the document on stdout, the text on stderr."""
+
+    exit: int
+    report: Mapping[str, Any]
+    stderr: str
+
+    def package(self, name: str) -> Mapping[str, Any]:
+        """What is reported of one package."""
+        found: Mapping[str, Any] = {row["name"]: row for row in self.report["packages"]}[name]
+        return found
+
+    def status(self, name: str) -> str:
+        """What became of it."""
+        return str(self.package(name)["status"])
+
+    def reason(self, name: str) -> str:
+        """Why."""
+        return str(self.package(name)["reason"])
+
+    def layer(self, name: str) -> Path:
+        """The directory that it is imported from."""
+        return Path(self.package(name)["layer"])
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """Every package that is not ready, with the reason."""
+        return {
+            row["name"]: row["reason"]
+            for row in self.report["packages"]
+            if row["status"] not in GOOD
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """One worker: its files lie in `place`, and nothing of the caller's environment reaches it."""
+
+    place: Path
+    platform: Platform
+    index: Index
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest's file."""
+        return self.place / "preheat.toml"
+
+    @property
+    def store(self) -> Path:
+        """Where layers are kept."""
+        return self.place / "store"
+
+    def write(self, packages: Sequence[Mapping[str, object]], **tables: object) -> None:
+        """Write the manifest; the index is the worker's own, and is waited for briefly."""
+        stated = {key.replace("_", "-"): value for key, value in tables.items()}
+        index = {"url": self.index.url}
+        document = {"index-timeout": "5s", **stated, "index": index, "package": list(packages)}
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.manifest.write_text(tomli_w.dumps(document), encoding="utf-8")
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """A clean environment with a HOME of its own; bytecode may be written."""
+        home = self.place / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        return {**inherited, "HOME": str(home), **self.extra, **more}
+
+    def warm(self, *arguments: str, **environment: str) -> Result:
+        """Run `preheat warm` for the platform, from outside of it."""
+        options = ("--python", str(self.platform.python))
+        return self.preheat(sys.executable, "warm", *options, *arguments, **environment)
+
+    def warm_inside(self, *arguments: str, **environment: str) -> Result:
+        """Run `preheat warm` in the platform itself, which must host preheat."""
+        return self.preheat(self.platform.python, "warm", *arguments, **environment)
+
+    def preheat(
+        self, python: str | Path, command: str, *arguments: str, **environment: str
+    ) -> Result:
+        """Run a command with `--json` over this worker's manifest and store."""
+        ended = self.run(
+            (str(python), "-m", "preheat", command, "--json", *self.options, *arguments),
+            **environment,
+        )
+        try:
+            report = json.loads(ended.stdout)
+        except ValueError:
+            raise AssertionError(
+                f"exit {ended.returncode} and no document: {ended.stdout}{ended.stderr}"
+            ) from None
+        return Result(exit=ended.returncode, report=report, stderr=ended.stderr)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that name this worker's manifest and store."""
+        return ("--manifest", str(self.manifest), "--store", str(self.store))
+
+    def run(
+        self, command: Sequence[str], cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run any command in this worker's environment; its exit status is the caller's."""
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=cwd or self.place,
+            env=self.environment(**environment),
+            timeout=_TIMEOUT,
+            check=False,
+        )
+
+    def python(self, code: str, *arguments: str, **environment: str) -> str:
+        """Run code in the platform's interpreter and return what it printed."""
+        return self.run_code(code, *arguments, **environment).stdout.strip()
+
+    def run_code(
+        self, code: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run code in the platform's interpreter, which must end well."""
+        ended = self.run((str(self.platform.python), "-c", code, *arguments), **environment)
+        assert ended.returncode == 0, ended.stderr
+        return ended
+
+    def after(self, result: Result, code: str) -> str:
+        """Run code as a child of a process that this start activated; return what it printed."""
+        return self.python(code, PYTHONPATH=str(result.report["bootstrap"]))
+
+    def published(self) -> set[str]:
+        """The layers of the store, by directory name."""
+        return {path.name for path in (self.store / "layers").iterdir()}
+
+
+def distributions_in(layer: Path) -> set[str]:
+    """`name-version` of what a layer holds, as its metadata directories say."""
+    return {path.name.removesuffix(".dist-info") for path in layer.glob("*.dist-info")}
+
+
+def host_preheat(platform: Platform, tools: Path) -> None:
+    """Make preheat importable in the platform, as an editable installation does; no download.
+
+    `tools` gets a link to everything of preheat's dependencies in this environment, so that the
+    platform's own site directory holds one `.pth` and this environment's site is not on its path.
+    """
+    tools.mkdir(parents=True, exist_ok=True)
+    for source in _dependencies():
+        target = tools / source.name
+        if not target.is_symlink():
+            target.symlink_to(source)
+    (platform.site / "_preheat.pth").write_text(f"{SOURCE}\n{tools}\n", encoding="utf-8")
+    (platform.scripts / "uv").symlink_to(uv.find_uv_bin())
+
+
+@cache
+def _dependencies() -> tuple[Path, ...]:
+    """Everything at the top of site-packages that preheat and its dependencies own."""
+    found: dict[Path, None] = {}
+    queue, seen = ["preheat"], {"preheat"}
+    while queue:
+        owner = distribution(queue.pop())
+        for text in owner.requires or ():
+            requirement = Requirement(text)
+            marker, extras = requirement.marker, sorted(requirement.extras)
+            if marker and not any(marker.evaluate({"extra": e}) for e in ("", "http2")):
+                continue
+            del extras
+            if requirement.name not in seen:
+                seen.add(requirement.name)
+                queue.append(requirement.name)
+        if owner.metadata["Name"] == "preheat":
+            continue
+        for file in owner.files or ():
+            top = file.parts[0]
+            if top not in ("..", "__pycache__"):
+                found.setdefault(Path(str(owner.locate_file(top))))
+    return tuple(sorted(found))
