@@ -152,7 +152,7 @@ def status(options: Options) -> None:
 
     file = _manifest(options)
     settings = read_settings(read_manifest(file), _command_line(options, {}))
-    facts = start.follow(str(file), str(settings.store))
+    facts = _pointer(options)
     rows = settings.rows()
     if options.as_json:
         _print_json(
@@ -265,11 +265,8 @@ def _stop(text: str, error: PreheatError) -> NoReturn:
 
 
 def _follow(options: Options, begin: float) -> dict[str, Any] | None:
-    """The short path, where the platform is the running interpreter's."""
-    if options.python != sys.executable:
-        return None
-    file = str(_manifest(options))
-    facts = start.follow(file, str(options.store) if options.store else None)
+    """The short path: what the pointer says, where it is valid."""
+    facts = _pointer(options)
     if facts is None:
         return None
     start.note(facts)
@@ -288,12 +285,27 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     }
 
 
+def _pointer(options: Options) -> dict[str, Any] | None:
+    interpreter = start.running()
+    if options.python != sys.executable:
+        from preheat.edges.probe import ask_interpreter
+
+        asked = ask_interpreter(options.python)
+        interpreter = (asked.full_version, asked.prefix, asked.cache_tag)
+    named = str(options.store.absolute()) if options.store else None
+    return start.follow(str(_manifest(options)), named, interpreter)
+
+
 def _go_cold(
     options: Options, extra: Mapping[str, object], *, retry: bool, locked: bool
 ) -> dict[str, Any]:
+    import signal
+
     from preheat.edges.lock_file import NAME
     from preheat.provision import Provision
 
+    # A platform that stops a worker sends this first: leave as Ctrl-C does, with nothing behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     order = _order(options, extra, locked=NAME if locked else None, retry=retry)
     with _listener(options) as listen:
         made = Provision(order, listen).warm()

@@ -128,9 +128,8 @@ class Provision:
         with self._pace.stage("probe"):
             platform = probe(self.order.executable)
             before = fingerprint(platform.interpreter.sites)
-        volumes = read_volumes(
-            {"store": str(settings.store), "cache": str(cache), "temp": tempfile.gettempdir()}
-        )
+        places = {"store": settings.store, "cache": self._store.cache}
+        volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
         prover = Prover(self.order, self._store, self._pace, remember=remember)
         settled = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)

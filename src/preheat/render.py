@@ -54,8 +54,8 @@ def show_plan(plan: Plan, report: Report) -> None:
         note = "" if need.quota_known else " (a quota may leave less)"
         out.print(
             f"{need.path} ({need.role}; {need.kind}): {_mb(need.bytes)} MB and "
-            f"{need.inodes:,} files of {_mb(need.free)} MB free{note}, "
-            f"{_mb(need.reserve)} MB stay free"
+            f"{need.inodes:,} files of {_mb(need.free)} MB free{note}"
+            + (f", {_mb(need.reserve)} MB stay free" if need.reserve else "")
         )
     out.print(_platform_line(report))
     if any(step.package.required for step in plan.steps):

@@ -146,21 +146,32 @@ def warm(
     return ready
 
 
-def follow(manifest: str, store: str | None = None) -> dict[str, Any] | None:
+def running() -> tuple[str, str, str | None]:
+    """What names the running interpreter to a pointer: version, prefix and cache tag."""
+    return sys.version, sys.prefix, sys.implementation.cache_tag
+
+
+def follow(
+    manifest: str, store: str | None = None, interpreter: tuple[str, str, str | None] | None = None
+) -> dict[str, Any] | None:
     """The facts that a valid pointer for this manifest holds; None where the start is cold.
 
     Args:
         manifest: absolute path.
         store: a store that was named, or None.
+        interpreter: whose start it is, as ``running`` spells it; by default the running one's.
     """
+    version, prefix, cache_tag = interpreter or running()
     try:
         with open(manifest, "rb") as file:
             text = file.read()
     except OSError:
         return None
     for root in _stores(manifest, text, store):
-        facts = read_pointer(pointer_file(root, manifest, sys.prefix, sys.implementation.cache_tag))
-        if facts is not None and _holds(facts, text):
+        facts = read_pointer(pointer_file(root, manifest, prefix, cache_tag))
+        if facts is None or facts["python"] != version or facts["prefix"] != prefix:
+            continue
+        if _holds(facts, text):
             return facts
     return None
 
@@ -213,15 +224,23 @@ def note(facts: Mapping[str, Any]) -> None:
         return
 
 
-def settings_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """The ``PREHEAT_*`` variables that a start depends on, but for where the store is."""
+def settings_in(environment: Mapping[str, str]) -> dict[str, int]:
+    """The ``PREHEAT_*`` variables that a start depends on, sealed; not where the store is."""
     return {
-        name: value
+        name: seal(os.fsencode(value))
         for name, value in environment.items()
         if name.startswith("PREHEAT_")
         and name not in _NOT_SETTINGS
         and not name.startswith("PREHEAT_INTERNAL_")
     }
+
+
+def seal(data: bytes) -> int:
+    """Tells values apart without keeping them: an index address may hold credentials.
+
+    Integers hash alike in every process, and a tuple of them costs no import.
+    """
+    return hash(tuple(data))
 
 
 def driver() -> list[object]:
@@ -248,9 +267,7 @@ def site_state(site: str) -> tuple[int, list[str]]:
 
 
 def _holds(facts: Mapping[str, Any], text: bytes) -> bool:
-    if facts["manifest"] != text or facts["python"] != sys.version:
-        return False
-    if facts["prefix"] != sys.prefix or facts["expires"] < time.time():
+    if facts["manifest"] != seal(text) or facts["expires"] < time.time():
         return False
     if facts["environment"] != settings_in(os.environ) or facts["driver"] != driver():
         return False

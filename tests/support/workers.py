@@ -115,7 +115,7 @@ class Worker:
         return self.preheat(self.platform.python, "warm", *arguments, **environment)
 
     def preheat(
-        self, python: str | Path, command: str, *arguments: str, **environment: str
+        self, python: str | Path, command: str, /, *arguments: str, **environment: str
     ) -> Result:
         """Run a command with `--json` over this worker's manifest and store."""
         ended = self.run(
@@ -136,28 +136,37 @@ class Worker:
         return ("--manifest", str(self.manifest), "--store", str(self.store))
 
     def run(
-        self, command: Sequence[str], cwd: Path | None = None, **environment: str
+        self, command: Sequence[str], /, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run any command in this worker's environment; its exit status is the caller's."""
+        return self.run_at(self.place, command, **environment)
+
+    def run_at(
+        self, directory: Path, command: Sequence[str], /, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command with this working directory."""
         return subprocess.run(
             command,
             capture_output=True,
             text=True,
-            cwd=cwd or self.place,
+            cwd=directory,
             env=self.environment(**environment),
             timeout=_TIMEOUT,
             check=False,
         )
 
-    def python(self, code: str, *arguments: str, **environment: str) -> str:
-        """Run code in the platform's interpreter and return what it printed."""
+    def python(self, code: str, /, *arguments: str, **environment: str) -> str:
+        """Run code in the platform's interpreter and return what it printed.
+
+        Without writing bytecode: what changes in the platform is then preheat's doing.
+        """
         return self.run_code(code, *arguments, **environment).stdout.strip()
 
     def run_code(
-        self, code: str, *arguments: str, **environment: str
+        self, code: str, /, *arguments: str, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run code in the platform's interpreter, which must end well."""
-        ended = self.run((str(self.platform.python), "-c", code, *arguments), **environment)
+        ended = self.run((str(self.platform.python), "-B", "-c", code, *arguments), **environment)
         assert ended.returncode == 0, ended.stderr
         return ended
 
@@ -199,11 +208,9 @@ def _dependencies() -> tuple[Path, ...]:
         owner = distribution(queue.pop())
         for text in owner.requires or ():
             requirement = Requirement(text)
-            marker, extras = requirement.marker, sorted(requirement.extras)
-            if marker and not any(marker.evaluate({"extra": e}) for e in ("", "http2")):
-                continue
-            del extras
-            if requirement.name not in seen:
+            marker = requirement.marker
+            wanted = marker is None or any(marker.evaluate({"extra": e}) for e in ("", "http2"))
+            if wanted and requirement.name not in seen:
                 seen.add(requirement.name)
                 queue.append(requirement.name)
         if owner.metadata["Name"] == "preheat":

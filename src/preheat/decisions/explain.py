@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from packaging.utils import canonicalize_name
 
@@ -13,7 +13,20 @@ _DEPENDS = re.compile(
     r"([\w.\-]+)((?:[=<>!~][^\s]*)?) depends? on ([\w.\-]+)((?:[=<>!~][^\s]*)?)", re.DOTALL
 )
 _NO_VERSION = re.compile(r"(?:there is|there are) no versions? of ([\w.\-]+)([=<>!~]\S*)")
-_PYTHON = re.compile(r"Python(>=?\S+|<\S+)")
+_ONLY = re.compile(r"only (\S+) (?:is|are) available and you require ([^\s,]+)")
+_SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (_NOT_FOUND, lambda m: f"{m[1]} is not on the configured index"),
+    (
+        _NO_WHEEL,
+        lambda m: (
+            f"there is no ready wheel of {m[1]} for this platform, and building it here is "
+            "not allowed (build = true in the manifest allows it)"
+        ),
+    ),
+    (_ONLY, lambda m: f"{m[2]} cannot be had: the configured index has {m[1]}"),
+    (_NO_VERSION, lambda m: f"no version of {m[1]} fits {m[2].rstrip(',')}"),
+    (_DEPENDS, lambda m: f"{m[1]}{m[2]} needs {m[3]}{m[4]}, which does not go with the rest"),
+)
 
 
 def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> str:
@@ -31,33 +44,20 @@ def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> st
         name = canonicalize_name(needed)
         if name in protected and canonicalize_name(who) not in protected:
             return _about_protected(who + which, name + bound, protected[name])
-    missing = _NOT_FOUND.search(text)
-    if missing:
-        return f"{missing.group(1)} is not on the configured index"
-    no_wheel = _NO_WHEEL.search(text)
-    if no_wheel:
-        return (
-            f"there is no ready wheel of {no_wheel.group(1)} for this platform, and building it "
-            f"here is not allowed (build = true in the manifest allows it)"
-        )
-    no_version = _NO_VERSION.search(text)
-    if no_version:
-        return f"no version of {no_version.group(1)} fits {no_version.group(2).rstrip(',')}"
-    depends = _DEPENDS.search(text)
-    if depends:
-        who, which, needed, bound = depends.groups()
-        return f"{who}{which} needs {needed}{bound}, which does not go with the rest".replace(
-            ",,", ","
-        )
-    first = re.sub(r"^error:\s*", "", text)
-    return f"no versions satisfy {package}: {first[:300]}"
+    for pattern, spell in _SENTENCES:
+        found = pattern.search(text)
+        if found:
+            return spell(found).replace(",,", ",")
+    reason = re.sub(r"^error:\s*", "", text)[:300]
+    return f"no versions satisfy {package}: {reason}"
 
 
 def _about_protected(who: str, need: str, version: str | None) -> str:
     need = need.rstrip(",")
-    if version is None:
-        return f"{who} needs {need}, which this platform does not provide"
     name = re.split(r"[=<>!~]", need)[0]
+    if version is None:
+        asking = re.split(r"[=<>!~]", who)[0]
+        return f"{asking} needs {name}, which this platform does not provide"
     return f"{who} needs {need}; the platform's {name} {version} is protected"
 
 

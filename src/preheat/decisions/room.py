@@ -81,9 +81,9 @@ class Room:
         for need in self.needs(load):
             if not need.fits:
                 return (
-                    f"does not fit: {_mb(need.bytes)} needed on {need.path}, "
-                    f"{_mb(max(0, need.free - need.reserve))} to spare "
-                    f"({_mb(need.free)} free, {_mb(need.reserve)} kept)"
+                    f"does not fit on {need.path}: with it {_mb(need.bytes)} are needed, and "
+                    f"{_mb(max(0, need.free - need.reserve))} can be taken "
+                    f"({_mb(need.free)} free, {_mb(need.reserve)} stay free)"
                 )
         store = self._role("store")
         if store.inodes is not None and load.inodes > store.inodes:

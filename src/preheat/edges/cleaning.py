@@ -7,7 +7,6 @@ left alone. Freed bytes are what statvfs says, before and after.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +67,7 @@ def clean(store: Store) -> Freed:
 
 def _removals(store: Store) -> tuple[tuple[str, Callable[[], object]], ...]:
     def staging() -> None:
-        for place in store.unreferenced_staging(now()):
-            shutil.rmtree(place, ignore_errors=True)
+        store.drop_staging(now())
 
     return (("staging of starts that ended", staging), ("the engine's cache", store.drop_cache))
 

@@ -48,7 +48,7 @@ def leave_pointer(store: Store, left: Left) -> None:
     facts = {
         "format": start.FORMAT,
         "schema": left.report.schema,
-        "manifest": left.manifest.read_bytes(),
+        "manifest": start.seal(left.manifest.read_bytes()),
         "python": interpreter.full_version,
         "prefix": interpreter.prefix,
         "environment": start.settings_in(os.environ),

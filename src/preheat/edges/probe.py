@@ -179,10 +179,10 @@ def read_accelerator() -> Accelerator:
         pynvml.nvmlShutdown()
 
 
-def read_volumes(places: Mapping[str, str]) -> tuple[Volume, ...]:
+def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, ...]:
     """One Volume for each role, measured at the nearest directory that exists already."""
     mounts = _mounts()
-    return tuple(_volume(role, path, mounts) for role, path in places.items())
+    return tuple(_volume(role, os.fspath(path), mounts) for role, path in places.items())
 
 
 def _volume(role: str, path: str, mounts: Mapping[str, str]) -> Volume:

@@ -92,7 +92,7 @@ class Store:
         return self.root / "layers" / digest
 
     def prepare(self) -> None:
-        """Makes the directories.
+        """Makes the directories, and removes the staging of starts that were killed.
 
         Raises:
             StoreError: it cannot be written.
@@ -104,6 +104,7 @@ class Store:
             (self.root / "bootstraps").mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.root, error) from error
+        self.drop_staging(now())
 
     def layers(self) -> frozenset[str]:
         """Digests of the published layers."""
@@ -177,11 +178,8 @@ class Store:
         Raises:
             StoreError: it cannot be made.
         """
-        place = self.root / "staging" / uuid.uuid4().hex
         try:
-            place.mkdir(parents=True)
-            owner = os.open(place / "owner", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(owner, fcntl.LOCK_EX)
+            place, owner = self._new_staging()
         except OSError as error:
             raise unwritable(self.root, error) from error
         try:
@@ -190,13 +188,39 @@ class Store:
             shutil.rmtree(place, ignore_errors=True)
             os.close(owner)
 
+    def _new_staging(self) -> tuple[Path, int]:
+        """A directory and the descriptor that locks it."""
+        while True:
+            place = self.root / "staging" / uuid.uuid4().hex
+            place.mkdir(parents=True)
+            owner = os.open(place / "owner", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            if os.fstat(owner).st_nlink:
+                return place, owner
+            # Before it was locked, another start took it for a dead one's and removed it.
+            os.close(owner)
+
     def unreferenced_staging(self, now: float) -> tuple[Path, ...]:
         """Staging whose owner lives no more: unlocked here, and old enough for any host."""
+        found = []
+        for place in self._staging():
+            with _disowned(place, now) as dead:
+                if dead:
+                    found.append(place)
+        return tuple(found)
+
+    def drop_staging(self, now: float) -> None:
+        """Removes it."""
+        for place in self._staging():
+            with _disowned(place, now) as dead:
+                if dead:
+                    shutil.rmtree(place, ignore_errors=True)
+
+    def _staging(self) -> list[Path]:
         try:
-            entries = sorted((self.root / "staging").iterdir())
+            return sorted((self.root / "staging").iterdir())
         except OSError:
-            return ()
-        return tuple(place for place in entries if not _is_owned(place, now))
+            return []
 
     @contextlib.contextmanager
     def engine_cache(self) -> Iterator[Path]:
@@ -354,21 +378,28 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _is_owned(place: Path, now: float) -> bool:
+@contextlib.contextmanager
+def _disowned(place: Path, now: float) -> Iterator[bool]:
+    """Whether nobody owns that staging; nobody can while this is held."""
+    old = False
     try:
+        old = now - place.lstat().st_mtime >= _STAGING_GRACE
         descriptor = os.open(place / "owner", os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        # Between mkdir and the owner's file lie microseconds; a day is not one of them.
-        return now - place.lstat().st_mtime < _STAGING_GRACE
+        # Between mkdir and the owner's file lie microseconds; hours are not among them.
+        yield place.is_dir() and old
+        return
     except OSError:
-        return True
+        yield False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
+        yield False
+    else:
+        yield old or not _locks_may_not_reach(place)
     finally:
         os.close(descriptor)
-    return _locks_may_not_reach(place) and now - place.lstat().st_mtime < _STAGING_GRACE
 
 
 def _locks_may_not_reach(place: Path) -> bool:
