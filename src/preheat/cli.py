@@ -339,9 +339,13 @@ def _command_line(options: Options, extra: Mapping[str, object]) -> dict[str, ob
 
 
 def _manifest(options: Options) -> Path:
+    # What is plain to see costs a warm start no import.
+    plain = options.manifest or Path("preheat.toml")
+    if options.manifest is not None or plain.exists():
+        return Path(os.path.abspath(plain))
     from preheat.edges.manifest_file import find_manifest
 
-    return (options.manifest or find_manifest(Path.cwd())).absolute()
+    return Path(os.path.abspath(find_manifest(Path.cwd())))
 
 
 def _store_of(options: Options) -> Path:

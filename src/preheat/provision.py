@@ -94,7 +94,8 @@ class Provision:
         with tempfile.TemporaryDirectory(prefix="preheat-lock-") as scratch:
             with self._pace.stage("probe"):
                 platform = probe(self.order.executable)
-            engine = self._engine(platform, Path(scratch), Path(scratch, "cache"))
+            cache = Path(scratch, "cache")
+            engine = self._engine(platform, (), scratch=Path(scratch), cache=cache)
             with self._pace.stage("resolve"):
                 found = resolve(
                     self._question(platform, self._packages), engine, self._reader(remember=False)
@@ -133,7 +134,7 @@ class Provision:
         prover = Prover(self.order, self._store, self._pace, remember=remember)
         settled = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
-        engine = self._engine(platform, scratch, cache)
+        engine = self._engine(platform, left, scratch=scratch, cache=cache)
         locks = Locks(
             order=self.order,
             store=self._store,
@@ -205,10 +206,20 @@ class Provision:
             protect=self.order.settings.protected,
         )
 
-    def _engine(self, platform: Platform, scratch: Path, cache: Path) -> Engine:
+    def _engine(
+        self, platform: Platform, packages: Sequence[Package], *, scratch: Path, cache: Path
+    ) -> Engine:
         settings = self.order.settings
+
+        def patience() -> float | None:
+            left = [self._pace.left(package) for package in packages]
+            return None if None in left else max((t for t in left if t is not None), default=None)
+
         source = Source(
-            index=settings.index, timeout=settings.index_timeout, offline=settings.offline
+            index=settings.index,
+            timeout=settings.index_timeout,
+            offline=settings.offline,
+            patience=patience,
         )
         return Engine(platform, source, cache=cache, scratch=scratch)
 

@@ -90,11 +90,12 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
         out.print(f"stages: {stages}")
     for volume in report.volumes:
         out.print(
-            f"{volume.path} ({volume.role}; {volume.kind}): "
+            f"{volume.path} ({volume.role}{'; ' if volume.kind else ''}{volume.kind}): "
             f"{_mb(volume.before)} MB free before, {_mb(volume.after)} after"
             + ("" if volume.quota_known else " (a quota may leave less)")
         )
-    out.print(_platform_line(report))
+    if report.platform is not None:
+        out.print(_platform_line(report))
     out.print(_verdict(report))
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distribution
@@ -18,7 +18,8 @@ import uv
 from packaging.requirements import Requirement
 
 from tests.support.index import Index
-from tests.support.platforms import Platform
+from tests.support.platforms import Platform, make_platform
+from tests.support.wheels import Project
 
 SOURCE = Path(__file__).parents[2] / "src"
 GOOD = ("platform", "reused", "installed")
@@ -174,6 +175,11 @@ class Worker:
         """Run code as a child of a process that this start activated; return what it printed."""
         return self.python(code, PYTHONPATH=str(result.report["bootstrap"]))
 
+    def inside(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run code in a process of the platform that called `ready = preheat.warm(...)`."""
+        call = "import sys, preheat\nready = preheat.warm(sys.argv[1], store=sys.argv[2])\n"
+        return self.run_code(call + code, str(self.manifest), str(self.store), **environment)
+
     def published(self) -> set[str]:
         """The layers of the store, by directory name."""
         return {path.name for path in (self.store / "layers").iterdir()}
@@ -220,3 +226,10 @@ def _dependencies() -> tuple[Path, ...]:
             if top not in ("..", "__pycache__"):
                 found.setdefault(Path(str(owner.locate_file(top))))
     return tuple(sorted(found))
+
+
+def make_host(directory: Path, projects: Iterable[Project] = ()) -> Platform:
+    """Make a platform with these projects that hosts preheat."""
+    platform = make_platform(directory / "venv", projects=projects)
+    host_preheat(platform, directory / "tools")
+    return platform

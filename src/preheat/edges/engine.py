@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -88,11 +88,19 @@ _RETRIES = "2"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where archives come from: the indexes, how long to wait for them, whether to ask at all."""
+    """Where archives come from.
+
+    Attributes:
+        timeout: seconds for one request to an index.
+        offline: ask no index.
+        patience: seconds left for everything that is asked before the first installation; None
+            where a required package is waited for.
+    """
 
     index: Index
     timeout: float
     offline: bool
+    patience: Callable[[], float | None] = lambda: None
 
 
 class Engine:
@@ -112,10 +120,14 @@ class Engine:
         Raises:
             ResolutionError: uv itself cannot be run.
         """
-        answer = self._uv(
-            ["pip", "install", "--dry-run", "--quiet", "--output-format", "json"],
-            self._request_arguments(request),
-        )
+        try:
+            answer = self._uv(
+                ["pip", "install", "--dry-run", "--quiet", "--output-format", "json"],
+                self._request_arguments(request),
+                timeout=self._source.patience(),
+            )
+        except InstallError as error:
+            return Unsolved(wall=error.message, unreachable=True)
         if answer.returncode != 0:
             wall = _redact(answer.stderr.strip())
             return Unsolved(wall=wall, unreachable=bool(_UNREACHABLE.search(wall)))
@@ -454,7 +466,8 @@ def _run(
     except subprocess.TimeoutExpired:
         _kill(process)
         raise InstallError(
-            f"not installed within {timeout:.0f} s, when the deadline passed", deadline=True
+            f"the engine did not answer within {timeout:.0f} s, when the deadline passed",
+            deadline=True,
         ) from None
     except BaseException:
         _kill(process)

@@ -107,11 +107,12 @@ class Store:
         self.drop_staging(now())
 
     def layers(self) -> frozenset[str]:
-        """Digests of the published layers."""
+        """Digests of the published layers; one that lost its facts counts as absent."""
         try:
-            return frozenset(os.listdir(self.root / "layers"))
+            names = os.listdir(self.root / "layers")
         except OSError:
             return frozenset()
+        return frozenset(name for name in names if (self.layer(name) / FACTS).is_file())
 
     def facts(self, digest: str) -> LayerFacts:
         """What that layer says of itself.
@@ -274,8 +275,10 @@ class Store:
         try:
             (staged / FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
             sync_filesystem(staged)
-            if not rename_new(staged, target):
-                shutil.rmtree(staged, ignore_errors=True)
+            if not rename_new(staged, target) and not (target / FACTS).is_file():
+                # Somebody removed files by hand: what is left goes, out of the way first.
+                target.rename(staged.with_name("damaged"))
+                rename_new(staged, target)
             sync_directory(target.parent)
         except OSError as error:
             raise unwritable(self.root, error) from error

@@ -55,13 +55,18 @@ class PackageReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VolumeReport:
-    """A filesystem that the start touched: bytes free before and after."""
+    """A filesystem that the start touched: bytes free before and after.
+
+    Attributes:
+        kind: filesystem type; empty in a warm start, which does not look.
+        quota_known: False where a quota may leave less than is free.
+    """
 
     role: str
     path: str
-    kind: str
     before: int
     after: int
+    kind: str = ""
     quota_known: bool = True
 
 
