@@ -602,7 +602,7 @@ def test_credentials_of_an_index_are_written_and_said_nowhere(
 ) -> None:
     with Index(tmp_path / "index", user="team", password=SECRET) as index:
         index.publish(GOOD, LAST)
-        index.fail("/files/last-1.0-py3-none-any.whl", 500)
+        index.fail("/files/last-1.0-py3-none-any.whl", 404)
         url = index.url_with_credentials
         stated = {} if where == "manifest" else {"PREHEAT_INDEX_URL": url}
         ground = Ground(root=tmp_path / "ground", python=platform.python, environment=stated)

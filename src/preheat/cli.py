@@ -17,6 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+# preheat may be installed in the platform itself, and nothing there is written to.
+sys.dont_write_bytecode = True
+
 import click
 
 from preheat import __version__, start
@@ -95,7 +98,7 @@ def plan(options: Options, locked: bool) -> None:
     else:
         from preheat.render import show_plan
 
-        show_plan(decided, report)
+        show_plan(decided, report, verbose=bool(options.verbose))
     sys.exit(0 if decided.ready else NOT_READY)
 
 

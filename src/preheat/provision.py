@@ -52,6 +52,7 @@ class Decided:
     Attributes:
         before: the platform's files, as they were found.
         unanswered: the index was silent about some packages.
+        walls: what the solver said about each package that it refused.
     """
 
     platform: Platform
@@ -61,6 +62,14 @@ class Decided:
     request: Request
     prover: Prover
     unanswered: bool
+    walls: dict[str, str]
+
+    def outcome(self, step: Step) -> Outcome:
+        """The outcome to begin with: as planned."""
+        planned = Outcome.planned(step)
+        planned.lasting = unmet(step.package.when, self.platform) is not None
+        planned.trace = self.walls.get(step.package.name, "")
+        return planned
 
 
 class Provision:
@@ -81,7 +90,7 @@ class Provision:
         with tempfile.TemporaryDirectory(prefix="preheat-plan-") as scratch:
             decided = self._decide(Path(scratch), cache=Path(scratch, "cache"), remember=False)
         plan = decided.planner.plan(self._packages)
-        outcomes = [Outcome.planned(step) for step in plan.steps]
+        outcomes = [decided.outcome(step) for step in plan.steps]
         return plan, self._report(decided, outcomes, Active())
 
     def lock(self, file: Path) -> Lock:
@@ -166,6 +175,7 @@ class Provision:
             request=answer.resolution.request,
             prover=prover,
             unanswered=bool(answer.unanswered),
+            walls=answer.resolution.walls,
         )
 
     def _settle(self, platform: Platform, prover: Prover) -> dict[str, Step]:
@@ -240,8 +250,7 @@ class Provision:
         self._announce(decided)
         for index, package in enumerate(self._packages):
             step = decided.planner.step(package, progress, self._packages[index + 1 :])
-            outcome = Outcome.planned(step)
-            outcome.lasting = unmet(package.when, decided.platform) is not None
+            outcome = decided.outcome(step)
             if step.action in (Action.INSTALL, Action.REUSE):
                 self._make_ready(outcome, decided, progress)
             if outcome.status in ("installed", "reused"):

@@ -30,7 +30,7 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(highlight=False, width=160)
 
 
-def show_plan(plan: Plan, report: Report) -> None:
+def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
     """What would be done, why, from where, how much, and whether it fits."""
     out = console()
     table = _table("package", "version", "plan", "from", "fetch MB", "disk MB", "fits", "why")
@@ -57,6 +57,8 @@ def show_plan(plan: Plan, report: Report) -> None:
             f"{need.inodes:,} files of {_mb(need.free)} MB free{note}"
             + (f", {_mb(need.reserve)} MB stay free" if need.reserve else "")
         )
+    if verbose:
+        _show_traces(out, report)
     out.print(_platform_line(report))
     if any(step.package.required for step in plan.steps):
         out.print("* required")
@@ -81,8 +83,8 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
         if package.shadows:
             hidden = ", ".join(f"{s.name} {s.platform} by {s.layer}" for s in package.shadows)
             out.print(f"{package.name} hides the platform's {hidden}")
-        if verbose and package.trace:
-            out.print(Text(f"\n{package.name}:\n{package.trace}", style="dim"))
+    if verbose:
+        _show_traces(out, report)
     for capability, name in report.capabilities.items():
         out.print(f"{capability}: {name or 'nothing here can do it'}")
     if report.stages:
@@ -129,6 +131,12 @@ def show_cleaning(tiers: Iterable[Tier], freed: Freed | None) -> None:
         for name, size in freed.tiers:
             table.add_row(name, _mb(size), "freed" if size else "nothing to free")
     out.print(table)
+
+
+def _show_traces(out: Console, report: Report) -> None:
+    for package in report.packages:
+        if package.trace:
+            out.print(Text(f"\n{package.name}:\n{package.trace}\n", style="dim"))
 
 
 def _table(*columns: str) -> Table:

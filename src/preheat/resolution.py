@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preheat.decisions.compose import Composition
@@ -59,11 +59,16 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """A lock with what its archives hold, and the request that it answers."""
+    """A lock with what its archives hold, and the request that it answers.
+
+    Attributes:
+        walls: what the solver said about each refused package, in its own words.
+    """
 
     lock: Lock
     contents: dict[str, Contents]
     request: Request
+    walls: dict[str, str] = field(default_factory=dict)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -81,15 +86,18 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     packages = tuple(p for p in question.packages if p.name not in refused)
     excludes = {name for package in packages for name in package.exclude}
     while True:
-        solved, kept, more = _solve(question, packages, excludes, engine)
+        solved, kept, walls = _solve(question, packages, excludes, engine)
         resolution = _locate(question, kept, solved, excludes, (engine, reader))
         wanted = _wanted_after_all(question, kept, resolution, excludes)
         if not wanted:
             break
         # One package excludes what another one needs: it is had, and left out of the one's layer.
         excludes -= wanted
-    lock = replace(resolution.lock, refused=tuple(sorted((refused | more).items())))
-    return replace(resolution, lock=lock)
+    protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
+    for name, wall in walls.items():
+        refused[name] = sentence(wall, name, protected_names)
+    lock = replace(resolution.lock, refused=tuple(sorted(refused.items())))
+    return replace(resolution, lock=lock, walls=walls)
 
 
 def composition(
@@ -139,9 +147,8 @@ def _solve(
         return everything, tuple(packages), {}
     _stop_if_unreachable(everything)
     kept: list[Package] = []
-    refused: dict[str, str] = {}
+    walls: dict[str, str] = {}
     best = Solved(pins=())
-    protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
     for package in packages:
         outcome = engine.resolve(question.request([*kept, package], excludes))
         if isinstance(outcome, Solved):
@@ -149,8 +156,8 @@ def _solve(
             best = outcome
         else:
             _stop_if_unreachable(outcome)
-            refused[package.name] = sentence(outcome.wall, package.name, protected_names)
-    return best, tuple(kept), refused
+            walls[package.name] = outcome.wall
+    return best, tuple(kept), walls
 
 
 def _stop_if_unreachable(outcome: Unsolved) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of preheat beside what it replaces, taken side by side in one run."""
