@@ -71,8 +71,8 @@ def show_warm_start(python: str) -> None:
     ready = "ready" if started["ready"] else "NOT READY"
     how = "warm" if started["warm"] else "cold"
     print(
-        f"{ready} in {started['seconds'] * 1000:.1f} ms, {how}: no package manager, no network "
-        f"({whole * 1000:.0f} ms with Python's own start and the command line's)"
+        f"{ready} in {started['seconds'] * 1000:.1f} ms, {how} "
+        f"({whole * 1000:.0f} ms with the start of Python and of the command line)"
     )
 
 

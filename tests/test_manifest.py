@@ -20,15 +20,17 @@ from preheat.words.errors import ManifestError
 from preheat.words.manifest import (
     TABLES,
     Condition,
-    FrozenMap,
     Index,
     Manifest,
     Package,
     fields_of,
+    parse_manifest,
+)
+from preheat.words.notation import (
+    FrozenMap,
     format_duration,
     format_size,
     parse_duration,
-    parse_manifest,
     parse_size,
     redact,
 )

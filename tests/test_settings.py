@@ -285,6 +285,5 @@ def test_the_process_is_asked_for_what_is_not_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PREHEAT_BIG", raising=False)  # the test suite's own
     monkeypatch.setenv("PREHEAT_STORE", "layers")
     assert read_settings(Manifest(), {}).store == tmp_path / "layers"

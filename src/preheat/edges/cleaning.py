@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from preheat.edges.staging import measure
 from preheat.edges.store import Store, now
 
 
@@ -101,6 +100,3 @@ def _free(place: Path) -> int:
         place = place.parent
     stats = os.statvfs(place)
     return stats.f_bavail * stats.f_frsize
-
-
-__all__ = ["Freed", "Tier", "clean", "measure", "survey"]

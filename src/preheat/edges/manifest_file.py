@@ -10,7 +10,8 @@ from pathlib import Path
 from preheat.edges import toml
 from preheat.edges.default_store import default_store
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import Manifest, Problem, parse_manifest, refuse, shown
+from preheat.words.manifest import Manifest, parse_manifest, refuse
+from preheat.words.notation import Problem, shown
 from preheat.words.settings import Settings, resolve_settings
 
 FILE = "preheat.toml"

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from packaging.utils import canonicalize_name
 
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import (
+from preheat.words.manifest import Index, Manifest, Space
+from preheat.words.notation import (
     DURATION,
     FLAG,
     LIMIT,
@@ -28,11 +29,8 @@ from preheat.words.manifest import (
     SIZE,
     URL,
     FrozenMap,
-    Index,
-    Manifest,
     Notation,
     Problem,
-    Space,
     nearest,
     redact,
 )
