@@ -389,7 +389,8 @@ def test_ready_says_of_each_package_whether_it_works_and_why_not(
 ) -> None:
     code = (
         "import json\n"
-        "print(json.dumps({p.name: [p.ok, p.status, p.version, p.layer, p.reason] for p in ready}))\n"
+        "rows = {p.name: [p.ok, p.status, p.version, p.layer, p.reason] for p in ready}\n"
+        "print(json.dumps(rows))\n"
     )
     found = json.loads(worker.inside(code).stdout)
     assert list(found) == [row["name"] for row in PACKAGES]

@@ -54,7 +54,6 @@ AUTH = Project(name="google-auth", version="2.0", files={"google/auth/__init__.p
 STORAGE = Project(
     name="google-cloud-storage", version="3.0", files={"google/cloud/storage/__init__.py": ""}
 )
-ROOT_SIZE = 20_000_000
 
 
 @pytest.fixture
@@ -307,8 +306,9 @@ def test_what_is_present_but_does_not_import_is_installed_over_it(
     ground = Ground(root=tmp_path / "ground", python=platform.python)
     ground.write(package("fragile"), index=index)
     answer = ground.warm()
-    assert answer.status("fragile") in ("installed", "failed")
-    assert "OSError: abi" in answer.stderr
+    assert "OSError: abi" in answer.stderr  # why it was looked at again
+    assert answer.status("fragile") == "installed"
+    assert not answer.packages["fragile"]["layer"] is None
 
 
 def test_a_half_installed_package_is_installed_whole_and_the_leftover_is_reported(
@@ -398,7 +398,7 @@ def test_bug_4_what_does_not_fit_on_the_stores_own_filesystem_is_skipped(
     answer = on_a_tmpfs(crowded, "size=24m,nr_inodes=20000", command, "--json")
     assert answer.code == 0
     assert answer.status("fat") == "skipped"
-    assert answer.reason("fat").startswith("does not fit: ")
+    assert answer.reason("fat").startswith("does not fit")
     assert str(crowded.store) in answer.reason("fat")
     assert answer.status("small") == "installed"
     assert answer.status("many") == "installed"
@@ -512,12 +512,13 @@ def test_bug_5_nothing_is_kept_twice_and_the_second_start_uses_what_is_kept(
     assert first.packages["speaker"]["layer"] == str(holders[0])
     assert list((ground.store / "cache").iterdir()) == []
     index.forget_requests()
-    second = ground.warm()
-    assert second.code == 0
-    assert second.status("speaker") == "reused"
-    assert second.status("listener") == "reused"
+    for second in (ground.warm(), ground.warm("--cold")):
+        assert second.code == 0
+        assert second.status("hollow") in ("failed", "skipped")
+        assert second.packages["speaker"]["layer"] == str(holders[0])
+        assert second.document["paths"] == first.document["paths"]
+    assert second.status("speaker") == second.status("listener") == "reused"
     assert index.requests == ()
-    assert second.document["paths"] == first.document["paths"]
 
 
 # -- Debian --------------------------------------------------------------------------------------
@@ -551,8 +552,12 @@ def warm_over_debian(ground: Ground, index: Index) -> Answer:
     name, module = debian()
     index.publish(
         Project(name=name, version="99.0", files={f"{module}.py": ""}),
-        Project(name="extra", version="1.0", files={"extra.py": f"import {module}\n"},
-                requires=(name,)),
+        Project(
+            name="extra",
+            version="1.0",
+            files={"extra.py": f"import {module}\n"},
+            requires=(name,),
+        ),
     )
     ground.write(package(name, module), package("extra"), index=index)
     answer = ground.warm()

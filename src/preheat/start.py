@@ -351,7 +351,8 @@ def _go_cold(
     facts = read_pointer(pointer)
     if facts is None:
         raise PreheatError(f"the start left no pointer at {pointer}")
-    return facts
+    # This start's own words: the pointer speaks of the next one.
+    return {**facts, "packages": report["packages"]}
 
 
 def _raise_required(ready: Ready) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from preheat import start
 from preheat.edges.store import Store, write_atomically
 from preheat.words.platform import Interpreter
-from preheat.words.report import Report
+from preheat.words.report import PackageReport, Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +41,9 @@ def leave_pointer(store: Store, left: Left) -> None:
     """
     interpreter = left.interpreter
     file = _place(store, left.manifest, interpreter)
-    summary = {
-        "ready": left.report.ready,
-        "packages": {p.name: p.status for p in left.report.packages},
-    }
+    rows = [_row(package) for package in left.report.packages]
+    statuses = {row["name"]: row["status"] for row in rows}
+    summary = {"ready": left.report.ready, "packages": statuses}
     facts = {
         "format": start.FORMAT,
         "schema": left.report.schema,
@@ -57,17 +56,7 @@ def leave_pointer(store: Store, left: Left) -> None:
         "layers": list(left.report.paths),
         "hooked": list(left.hooked),
         "bootstrap": left.bootstrap,
-        "packages": [
-            {
-                "name": package.name,
-                "status": package.status,
-                "reason": package.reason,
-                "version": package.version,
-                "layer": package.layer,
-                "required": package.required,
-            }
-            for package in left.report.packages
-        ],
+        "packages": rows,
         "capabilities": left.report.capabilities,
         "shadowed": list(left.shadowed),
         "expires": left.expires,
@@ -76,11 +65,6 @@ def leave_pointer(store: Store, left: Left) -> None:
         "history": json.dumps(summary, separators=(",", ":"))[1:],
     }
     write_atomically(file, start.pack_pointer(facts))
-
-
-def drop_pointer(store: Store, manifest: Path, interpreter: Interpreter) -> None:
-    """Takes the pointer away: the next start is a cold one."""
-    _place(store, manifest, interpreter).unlink(missing_ok=True)
 
 
 def keep_report(store: Store, manifest: Path, interpreter: Interpreter, report: Report) -> Path:
@@ -97,6 +81,19 @@ def keep_report(store: Store, manifest: Path, interpreter: Interpreter, report: 
 def report_file(store: Store, manifest: Path, prefix: str, cache_tag: str) -> Path:
     """Where the last report of that manifest and interpreter is kept."""
     return Path(start.pointer_file(str(store.root), str(manifest), prefix, cache_tag) + ".json")
+
+
+def _row(package: PackageReport) -> dict[str, object]:
+    """A package as the next start finds it: what was installed now will be reused then."""
+    installed = package.status == "installed"
+    return {
+        "name": package.name,
+        "status": "reused" if installed else package.status,
+        "reason": "the store has its layer" if installed else package.reason,
+        "version": package.version,
+        "layer": package.layer,
+        "required": package.required,
+    }
 
 
 def _place(store: Store, manifest: Path, interpreter: Interpreter) -> Path:
