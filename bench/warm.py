@@ -36,7 +36,8 @@ PRESET = """
 import time
 begin = time.perf_counter()
 import sys
-sys.path[:0] = {paths!r}
+at = next(n for n, place in enumerate(sys.path) if place.endswith("site-packages"))
+sys.path[at:at] = {paths!r}
 """
 USE = """
 middle = time.perf_counter()

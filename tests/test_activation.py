@@ -195,6 +195,64 @@ def test_a_second_call_in_the_same_process_changes_nothing(worker: Worker, start
     assert worker.inside(code).stdout.strip() == "True True"
 
 
+def test_what_was_imported_from_a_layer_is_no_conflict_for_a_second_call(
+    worker: Worker, started: Result
+) -> None:
+    assert started.exit == 0
+    code = (
+        "import tool\nprint(preheat.warm(sys.argv[1], store=sys.argv[2]).conflicts, tool.VERSION)\n"
+    )
+    ended = worker.inside(code)
+    assert (ended.stdout.strip(), ended.stderr) == ("() layer", "")
+
+
+@pytest.fixture(scope="module")
+def pair(
+    worker: Worker, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[Worker, Worker], list[Result]]:
+    """Two manifests over one store that want different versions of the same package."""
+    place = tmp_path_factory.mktemp("pair")
+    workers = tuple(
+        Worker(place=place / name, platform=worker.platform, index=worker.index)
+        for name in ("one", "two")
+    )
+    one, two = workers
+    one.write([entry("fussy", requires=["fussy<2"]), entry("scripted")])
+    two.write([entry("hooked"), entry("fussy", requires=["fussy>=2"])])
+    return (one, two), [one.warm_inside(), two.warm_inside()]
+
+
+@pytest.mark.parametrize("first_in_parent", [False, True])
+def test_a_start_for_another_manifest_replaces_the_layers_of_the_first(
+    pair: tuple[tuple[Worker, Worker], list[Result]], first_in_parent: bool
+) -> None:
+    (one, two), (started, _) = pair
+    first = f"preheat.warm({str(one.manifest)!r}, store={str(one.store)!r})\n"
+    code = (
+        "import preheat, sys\n"
+        + ("" if first_in_parent else first)
+        + f"ready = preheat.warm({str(two.manifest)!r}, store={str(two.store)!r})\n"
+        "import fussy, hooked, subprocess\n"
+        "print(fussy.VERSION, ready.conflicts, flush=True)\n"
+        "print([p for p in sys.path if 'one' + '/store' in p], flush=True)\n"
+        "subprocess.run([sys.executable, '-c', 'import fussy; print(fussy.VERSION)'], check=True)\n"
+    )
+    bootstrap = str(started.report["bootstrap"]) if first_in_parent else ""
+    inherited = {"PYTHONPATH": bootstrap, "PREHEAT_INTERNAL_BOOTSTRAP": bootstrap}
+    said = one.python(code, **(inherited if first_in_parent else {}))
+    assert said.splitlines() == ["2 ()", "[]", "2"]
+
+
+def test_a_module_imported_from_a_layer_that_a_second_start_replaces_is_a_conflict(
+    pair: tuple[tuple[Worker, Worker], list[Result]],
+) -> None:
+    (one, two), _ = pair
+    code = f"import fussy; again = preheat.warm({str(two.manifest)!r}, store={str(two.store)!r})\n"
+    ended = one.inside(code + "print(again.conflicts)")
+    assert ended.stdout.strip() == "('fussy',)"
+    assert "fussy" in ended.stderr
+
+
 # -- children --------------------------------------------------------------------------------
 
 
@@ -395,7 +453,7 @@ def test_ready_says_of_each_package_whether_it_works_and_why_not(
     found = json.loads(worker.inside(code).stdout)
     assert list(found) == [row["name"] for row in PACKAGES]
     layer = str(started.layer("tool"))
-    assert found["tool"][:4] == [True, "installed", "2", layer]
+    assert found["tool"][:4] == [True, "reused", "2", layer]
     assert found["steady"][:4] == [True, "platform", "1", None]
     assert found["failing"][:2] == [False, "failed"]
     assert "cannot work here" in found["failing"][4]
@@ -486,6 +544,17 @@ def test_check_and_install_package_keeps_what_earlier_calls_got(
         "import follower; print(follower.VERSION)\n"
     )
     assert _calls(worker, tmp_path, code).split() == ["True", "True", "1"]
+
+
+def test_check_and_install_package_again_for_another_version_brings_that_version(
+    worker: Worker, tmp_path: Path
+) -> None:
+    code = (
+        "print(install('fussy', install_command=['fussy<2']))\n"
+        "print(install('fussy', install_command=['fussy>=2']))\n"
+        "import fussy; print(fussy.VERSION)\n"
+    )
+    assert _calls(worker, tmp_path, code).split() == ["True", "True", "2"]
 
 
 def test_cleanup_disk_space_frees_what_dead_starts_left_and_says_how_much(

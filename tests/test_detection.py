@@ -297,7 +297,7 @@ def test_a_distribution_without_the_promised_import_counts_as_absent(bare: Platf
     )
 
 
-def test_what_is_present_but_does_not_import_is_installed_over_it(
+def test_what_is_present_and_does_not_import_fails_with_its_exception(
     tmp_path: Path, index: Index
 ) -> None:
     broken = Project(name="fragile", version="1.0", files={"fragile.py": "raise OSError('abi')\n"})
@@ -307,8 +307,8 @@ def test_what_is_present_but_does_not_import_is_installed_over_it(
     ground.write(package("fragile"), index=index)
     answer = ground.warm()
     assert "OSError: abi" in answer.stderr  # why it was looked at again
-    assert answer.status("fragile") == "installed"
-    assert not answer.packages["fragile"]["layer"] is None
+    assert answer.status("fragile") == "failed"
+    assert answer.reason("fragile") == "import fragile failed: OSError: abi"
 
 
 def test_a_half_installed_package_is_installed_whole_and_the_leftover_is_reported(

@@ -93,6 +93,11 @@ PROJECTS = (
     project("user", requires=["uncompiled"], files={"user.py": "import uncompiled\n"}),
     project("old", "2"),
     project("modern", requires=["old>=2"]),
+    project("traditional", requires=["old"]),
+    project("torchaudio", "2.13.0", requires=["torch==2.13.0"]),
+    project("torchaudio", "3.0.0", requires=["torch==3.0.0"]),
+    fake_nvidia("nvidia-for-others", "1"),
+    project("speech", requires=["torchaudio", "nvidia-for-others"]),
 )
 
 PACKAGES = (
@@ -333,6 +338,53 @@ def test_a_distribution_that_a_layer_shadows_is_listed_with_both_versions(
     started: Result,
 ) -> None:
     assert started.package("modern")["shadows"] == [{"name": "old", "platform": "1", "layer": "2"}]
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory, index: Index, image: Platform) -> Result:
+    """Another start around the same image, with what would disturb the first one."""
+    worker = Worker(place=tmp_path_factory.mktemp("second"), platform=image, index=index)
+    worker.write(
+        [
+            entry("traditional"),
+            entry("speech"),
+            entry("torch"),
+            entry("newer-torch", requires=["torch>=3"], imports=["torch"]),
+        ]
+    )
+    return worker.warm()
+
+
+def test_the_platforms_version_of_a_dependency_is_kept_where_it_does(second: Result) -> None:
+    assert distributions_in(second.layer("traditional")) == {"traditional-1"}
+    assert second.package("traditional")["shadows"] == []
+
+
+def test_a_coupled_distribution_that_the_platform_lacks_comes_in_the_version_for_its_torch(
+    second: Result,
+) -> None:
+    assert "torchaudio-2.13.0" in distributions_in(second.layer("speech"))
+
+
+def test_a_library_of_nvidia_that_the_platforms_torch_does_not_require_is_not_protected(
+    second: Result,
+) -> None:
+    assert "nvidia_for_others-1" in distributions_in(second.layer("speech"))
+
+
+def test_torch_itself_is_the_platforms_or_refused_in_a_sentence(second: Result) -> None:
+    assert second.status("torch") == "platform"
+    assert second.status("newer-torch") == "skipped"
+    expected = f"newer-torch needs torch>=3; the platform's torch {TORCH} is protected"
+    assert second.reason("newer-torch") == expected
+
+
+def test_an_override_of_the_manifest_lets_a_package_accept_the_platforms_torch(
+    tmp_path: Path, index: Index, image: Platform
+) -> None:
+    worker = Worker(place=tmp_path, platform=image, index=index)
+    worker.write([entry("never", override=["torch>=2"])])
+    assert distributions_in(worker.warm().layer("never")) == {"never-1"}
 
 
 # -- what the manifest says of dependencies ---------------------------------------------------

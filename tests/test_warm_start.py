@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from preheat import start
 from tests.support.index import Index
 from tests.support.platforms import Platform
 from tests.support.wheels import Project, install_tree
-from tests.support.workers import Result, Worker, distributions_in, entry, make_host
+from tests.support.workers import GOOD, Result, Worker, distributions_in, entry, make_host
 from tests.test_import_budget import AFFORDABLE, HEAVY
 
 Change = Callable[[Worker], AbstractContextManager[None]]
@@ -97,7 +98,7 @@ def pointer(worker: Worker) -> Path:
 def test_the_second_start_is_warm_and_says_the_same(settled: Worker) -> None:
     again = settled.warm_inside()
     assert (again.exit, again.report["warm"], again.report["ready"]) == (0, True, True)
-    assert again.status("app") == "installed"
+    assert again.status("app") == "reused"
     assert again.status("steady") == "platform"
     assert "cannot work here" in again.reason("failing")
     assert again.report["capabilities"] == {"work": "app"}
@@ -185,7 +186,7 @@ def test_every_start_adds_one_line_to_the_history(settled: Worker) -> None:
     assert settled.inside("print(ready.warm)").stdout.strip() == "True"
     lines = [json.loads(line) for line in history.read_text().splitlines()[len(before) :]]
     assert [(line["warm"], line["ready"]) for line in lines] == [(True, True)] * 2
-    assert lines[0]["packages"]["app"] == "installed"
+    assert lines[0]["packages"]["app"] in GOOD
 
 
 def test_a_start_that_was_made_from_outside_is_followed_inside(own: Worker) -> None:
@@ -329,18 +330,10 @@ def test_a_flipped_byte_anywhere_in_the_pointer_makes_the_next_start_cold(
 
 
 def test_a_pointer_of_another_format_makes_the_next_start_cold(settled: Worker) -> None:
-    code = (
-        "import sys\n"
-        "from preheat import start\n"
-        "facts = start.read_pointer(sys.argv[1])\n"
-        "sys.stdout.buffer.write(start.pack_pointer({**facts, 'format': 0}))\n"
-    )
-    file = pointer(settled)
-    command = (str(settled.platform.python), "-c", code, str(file), ">", "other")
-    shell = f'{command[0]} -c "$1" "$2" > "$3"'
-    other = settled.place / "other"
-    settled.run(("sh", "-c", shell, "sh", code, str(file), str(other)))
-    with pointer_replaced(settled, lambda data: other.read_bytes()):
+    facts = start.read_pointer(str(pointer(settled)))
+    assert facts is not None
+    other = start.pack_pointer({**facts, "format": facts["format"] - 1})
+    with pointer_replaced(settled, lambda _: other):
         assert not next_is_warm(settled)
 
 
@@ -576,16 +569,15 @@ def test_offline_with_nothing_in_the_store_is_exit_3_for_what_is_required(
 
 # -- deadlines -------------------------------------------------------------------------------
 
-SLOW = entry("app", check="import time; time.sleep(4)")
+SLOW = entry("app", check="import time; time.sleep(2)")
 
 
 def test_an_optional_package_that_is_not_ready_by_the_deadline_is_skipped_for_that_reason(
     own: Worker,
 ) -> None:
     own.write([entry("newcomer"), SLOW])
-    begin = time.monotonic()
-    started = own.warm_inside("--deadline", "2")
-    assert time.monotonic() - begin < 5
+    started = own.warm_inside("--deadline", "1.5")
+    assert started.report["seconds"] < 3.5
     assert started.exit == 0
     assert started.status("newcomer") == "installed"
     assert started.status("app") == "skipped"
@@ -594,7 +586,7 @@ def test_an_optional_package_that_is_not_ready_by_the_deadline_is_skipped_for_th
 
 def test_what_only_the_deadline_left_out_is_made_ready_by_the_next_start(own: Worker) -> None:
     own.write([entry("newcomer"), SLOW])
-    assert set(own.warm_inside("--deadline", "2").bad) == {"app"}
+    assert set(own.warm_inside("--deadline", "1.5").bad) == {"app"}
     again = own.warm_inside()
     assert (again.report["warm"], again.bad) == (False, {})
 

@@ -100,6 +100,10 @@ class Locks:
             age = time.time() - file.stat().st_mtime
         except (LockError, OSError):
             return None
+        wanted = {package.name for package in question.packages}
+        if not wanted <= set(lock.packages):
+            # A condition is met now that was not then.
+            return None
         fresh = not lock.refused or age < self.order.settings.retry_after
         return lock if fresh or self.order.settings.offline else None
 

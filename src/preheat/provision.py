@@ -10,66 +10,28 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
-from preheat.decisions.detect import Sighting, find, unmet
+from preheat.deciding import Decided, Decision, Workplace
 from preheat.decisions.identity import verdict_key
-from preheat.decisions.plan import Known, Planner, Progress, by_importance
-from preheat.decisions.room import Room
-from preheat.decisions.size import Measure
-from preheat.edges import bootstrap, inventory, staging
-from preheat.edges.engine import Engine, Source
-from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
+from preheat.decisions.plan import Progress, by_importance
+from preheat.edges import bootstrap, staging
 from preheat.edges.lock_file import write_lock
 from preheat.edges.pointer import Left, keep_report, leave_pointer
-from preheat.edges.probe import probe, read_volumes
 from preheat.edges.proof import Stack
 from preheat.edges.store import LayerFacts, Store
 from preheat.edges.watch import watch
-from preheat.edges.wheels import Reader
-from preheat.locks import Locks
 from preheat.pace import Pace
-from preheat.proving import Prover
-from preheat.resolution import Question, composition, resolve
 from preheat.seams import Listener
-from preheat.words.engine import Request
-from preheat.words.errors import InstallError, PlatformChangedError
+from preheat.words.errors import InstallError
 from preheat.words.lock import Lock
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Plan, Step
-from preheat.words.platform import Platform
 from preheat.words.proof import Proof
 from preheat.words.report import Report
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decided:
-    """All that is found out before anything is changed.
-
-    Attributes:
-        before: the platform's files, as they were found.
-        unanswered: the index was silent about some packages.
-        walls: what the solver said about each package that it refused.
-    """
-
-    platform: Platform
-    before: Fingerprint
-    planner: Planner
-    engine: Engine
-    request: Request
-    prover: Prover
-    unanswered: bool
-    walls: dict[str, str]
-
-    def outcome(self, step: Step) -> Outcome:
-        """The outcome to begin with: as planned."""
-        planned = Outcome.planned(step)
-        planned.lasting = unmet(step.package.when, self.platform) is not None
-        planned.trace = self.walls.get(step.package.name, "")
-        return planned
 
 
 class Provision:
@@ -80,6 +42,7 @@ class Provision:
         self._pace = Pace(listener, order.settings.deadline)
         self._packages = by_importance(order.manifest.package)
         self._store = Store(order.settings.store)
+        self._decision = Decision(order, self._store, self._pace)
 
     def plan(self) -> tuple[Plan, Report]:
         """The plan, and the report of a start that has not happened; nothing on disk changes.
@@ -88,7 +51,7 @@ class Provision:
             PreheatError: the platform or the lock is unusable.
         """
         with tempfile.TemporaryDirectory(prefix="preheat-plan-") as scratch:
-            decided = self._decide(Path(scratch), cache=Path(scratch, "cache"), remember=False)
+            decided = self._decision.decide(_passing(scratch))
         plan = decided.planner.plan(self._packages)
         outcomes = [decided.outcome(step) for step in plan.steps]
         return plan, self._report(decided, outcomes, Active())
@@ -101,14 +64,7 @@ class Provision:
             StoreError: the file cannot be written.
         """
         with tempfile.TemporaryDirectory(prefix="preheat-lock-") as scratch:
-            with self._pace.stage("probe"):
-                platform = probe(self.order.executable)
-            cache = Path(scratch, "cache")
-            engine = self._engine(platform, (), scratch=Path(scratch), cache=cache)
-            with self._pace.stage("resolve"):
-                found = resolve(
-                    self._question(platform, self._packages), engine, self._reader(remember=False)
-                )
+            found = self._decision.resolve(_passing(scratch))
             write_lock(found.lock, found.contents, file)
         return found.lock
 
@@ -122,125 +78,15 @@ class Provision:
         begin = time.time()
         self._store.prepare()
         with self._store.stage() as scratch, self._store.engine_cache() as cache:
-            decided = self._decide(scratch, cache=cache, remember=True)
+            workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
+            decided = self._decision.decide(workplace)
             outcomes, progress = self._carry_out(decided)
             active = self._prove_together(decided, outcomes, progress)
-            _refuse_changed_platform(decided)
+            decided.refuse_changed_platform()
             report = self._report(decided, outcomes, active)
             self._leave(decided, outcomes, report, active)
         self._store.append_history(history_line(report, begin))
         return report
-
-    # What is decided
-
-    def _decide(self, scratch: Path, *, cache: Path, remember: bool) -> Decided:
-        settings = self.order.settings
-        with self._pace.stage("probe"):
-            platform = probe(self.order.executable)
-            before = fingerprint(platform.interpreter.sites)
-        places = {"store": settings.store, "cache": self._store.cache}
-        volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
-        prover = Prover(self.order, self._store, self._pace, remember=remember)
-        settled = self._settle(platform, prover)
-        left = tuple(p for p in self._packages if p.name not in settled)
-        engine = self._engine(platform, left, scratch=scratch, cache=cache)
-        locks = Locks(
-            order=self.order,
-            store=self._store,
-            pace=self._pace,
-            reader=self._reader(remember=remember),
-            remember=remember,
-        )
-        answer = locks.answer(self._question(platform, left), engine)
-        for package in left:
-            reason = (answer.resolution.refused | answer.unanswered).get(package.name)
-            if reason:
-                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
-        taking_part = tuple(p for p in left if p.name not in settled)
-        planner = Planner(
-            composition=composition(answer.resolution, taking_part, platform),
-            settled=settled,
-            known=Known(layers=self._store.layers(), verdicts=prover.verdicts),
-            room=Room(volumes=volumes, keep_free=settings.space.keep_free),
-            measure=Measure.of(
-                volumes[0], version=platform.interpreter.version, compiled=settings.compile
-            ),
-            compiled=settings.compile,
-        )
-        return Decided(
-            platform=platform,
-            before=before,
-            planner=planner,
-            engine=engine,
-            request=answer.resolution.request,
-            prover=prover,
-            unanswered=bool(answer.unanswered),
-            walls=answer.resolution.walls,
-        )
-
-    def _settle(self, platform: Platform, prover: Prover) -> dict[str, Step]:
-        """Packages that need no layer: unwanted here, or provided by the platform and proved."""
-        settled: dict[str, Step] = {}
-        provided: list[Step] = []
-        for package in self._packages:
-            reason = unmet(package.when, platform)
-            if reason:
-                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
-                continue
-            finding = find(package, platform, _sighting(package, platform))
-            if finding.present:
-                step = Step(
-                    package=package,
-                    action=Action.PLATFORM,
-                    reason=finding.reason,
-                    version=finding.version,
-                )
-                provided.append(step)
-        with self._pace.stage("detect"):
-            proofs = prover.provided([step.package for step in provided], platform)
-        for step in provided:
-            proof = proofs[step.package.name]
-            if proof.ok:
-                settled[step.package.name] = step
-            else:
-                self._pace.listener.event(
-                    "not-importable", package=step.package.name, reason=proof.reason
-                )
-        return settled
-
-    def _question(self, platform: Platform, packages: tuple[Package, ...]) -> Question:
-        return Question(
-            manifest=self.order.manifest,
-            packages=packages,
-            platform=platform,
-            protect=self.order.settings.protected,
-        )
-
-    def _engine(
-        self, platform: Platform, packages: Sequence[Package], *, scratch: Path, cache: Path
-    ) -> Engine:
-        settings = self.order.settings
-
-        def patience() -> float | None:
-            left = [self._pace.left(package) for package in packages]
-            return None if None in left else max((t for t in left if t is not None), default=None)
-
-        source = Source(
-            index=settings.index,
-            timeout=settings.index_timeout,
-            offline=settings.offline,
-            patience=patience,
-        )
-        return Engine(platform, source, cache=cache, scratch=scratch)
-
-    def _reader(self, *, remember: bool) -> Reader:
-        settings = self.order.settings
-        return Reader(
-            self._store.contents,
-            indexes=[*settings.index.extra, settings.index.url or ""],
-            timeout=None if settings.offline else settings.index_timeout,
-            remember=remember,
-        )
 
     # What is done
 
@@ -355,7 +201,7 @@ class Provision:
                     reason=proof.reason.replace(here, ""),
                     trace=proof.trace.replace(here, ""),
                 )
-            _refuse_changed_platform(decided)
+            decided.refuse_changed_platform()
             measured = staging.measure(target)
             outcome.actual = measured.disk
             facts = LayerFacts(
@@ -455,31 +301,9 @@ class Provision:
         )
 
 
-def _refuse_changed_platform(decided: Decided) -> None:
-    """Nothing is published beside a platform that is not as it was found.
-
-    Raises:
-        PlatformChangedError: with the first files that changed.
-    """
-    now = fingerprint(decided.platform.interpreter.sites)
-    if now == decided.before:
-        return
-    found = changes(decided.before, now)
-    raise PlatformChangedError(
-        f"{len(found)} files of the platform changed during the start, {found[0]} first; "
-        "nothing more is published",
-        hint="stop whatever else writes to the platform, then start again",
-        paths=found[:5],
-    )
-
-
-def _sighting(package: Package, platform: Platform) -> Sighting:
-    path = platform.interpreter.path
-    own = [platform.find(name) for name in package.names]
-    return Sighting(
-        resolvable={name: inventory.resolvable(name, path) for name in package.imports},
-        truncated={d.name: inventory.truncated(d) for d in own if d is not None},
-    )
+def _passing(scratch: str) -> Workplace:
+    """A workplace of which nothing stays."""
+    return Workplace(scratch=Path(scratch), cache=Path(scratch, "cache"), lasting=False)
 
 
 def _needed_layers(good: Sequence[Outcome], progress: Progress) -> tuple[str, ...]:

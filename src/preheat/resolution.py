@@ -96,7 +96,11 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
     for name, wall in walls.items():
         refused[name] = sentence(wall, name, protected_names)
-    lock = replace(resolution.lock, refused=tuple(sorted(refused.items())))
+    lock = replace(
+        resolution.lock,
+        packages=tuple(package.name for package in question.packages),
+        refused=tuple(sorted(refused.items())),
+    )
     return replace(resolution, lock=lock, walls=walls)
 
 

@@ -19,7 +19,7 @@ from preheat.activation import activate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
 FORMAT = 1
@@ -322,22 +322,59 @@ def _stated_store(text: bytes) -> str | None:
 
 def _enter(ready: Ready, facts: Mapping[str, Any]) -> None:
     """Activates in this process, and makes its children do the same."""
-    ready.conflicts = tuple(name for name in facts["shadowed"] if name in sys.modules)
+    layers = facts["layers"]
+    bootstrap = facts["bootstrap"]
+    old = os.environ.get(_BOOTSTRAP)
+    left = _leave(old, layers) if old and old != bootstrap else []
+    shadowed = [name for name in facts["shadowed"] if _is_elsewhere(name, layers)]
+    ready.conflicts = tuple(dict.fromkeys([*shadowed, *left]))
     if ready.conflicts:
         names = ", ".join(ready.conflicts)
         sys.stderr.write(
-            f"preheat: imported before the start, so this process keeps the platform's: {names}; "
+            f"preheat: imported before the start, so this process keeps what it has: {names}; "
             "call preheat.warm() before importing them\n"
         )
     sites = [row[0] for row in facts["sites"]]
-    ready.paths = tuple(activate(facts["layers"], sites, facts["hooked"]))
-    bootstrap = facts["bootstrap"]
-    if bootstrap and os.environ.get(_BOOTSTRAP) != bootstrap:
+    ready.paths = tuple(activate(layers, sites, facts["hooked"]))
+    if bootstrap and old != bootstrap:
         rest = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-        old = os.environ.get(_BOOTSTRAP)
         rest = [place for place in rest if place != old]
         os.environ["PYTHONPATH"] = os.pathsep.join([bootstrap, *rest])
         os.environ[_BOOTSTRAP] = bootstrap
+
+
+def _leave(bootstrap: str, staying: Sequence[str]) -> list[str]:
+    """Takes off the path what an earlier activation, here or in a parent, put on it.
+
+    Returns:
+        Modules that were imported from layers that do not come back.
+    """
+    try:
+        with open(os.path.join(bootstrap, "path"), encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except OSError:
+        return []
+    layers = [line[len("layer ") :] for line in lines if line.startswith("layer ")]
+    sys.path[:] = [place for place in sys.path if not _is_below(place, layers)]
+    gone = [layer for layer in layers if layer not in staying]
+    tops = sorted(name for name in sys.modules if "." not in name)
+    return [name for name in tops if _is_below(_origin(name), gone)]
+
+
+def _is_elsewhere(name: str, layers: Sequence[str]) -> bool:
+    """Whether a module is imported already, and not from these layers."""
+    return name in sys.modules and not _is_below(_origin(name), layers)
+
+
+def _origin(name: str) -> str:
+    """The file of an imported module, or the first directory of a namespace."""
+    module = sys.modules[name]
+    places = getattr(module, "__path__", None) or ("",)
+    return getattr(module, "__file__", None) or str(next(iter(places), ""))
+
+
+def _is_below(place: str, layers: Sequence[str]) -> bool:
+    return any(place == layer or place.startswith(layer + os.sep) for layer in layers)
 
 
 def _go_cold(

@@ -9,10 +9,16 @@ from packaging.utils import canonicalize_name
 
 _NOT_FOUND = re.compile(r"([\w.\-]+) was not found in the (?:package registry|cache|provided)")
 _NO_WHEEL = re.compile(r"([\w.\-]+)(?:[=<>!~,\w.*+]*)? ha(?:s|ve) no usable wheels")
+_NO_TAG = re.compile(r"([\w.\-]+)\S* ha(?:s|ve) no wheels with a matching ([\w ]+?) tag")
+_PYTHON = re.compile(
+    r"Python version \((\S+)\) does not satisfy Python(\S+) and (.+?) depends? on Python"
+)
+_BUILD = re.compile(r"Failed to build `([^`]+)`(?:.*?\[stderr\] (.*?))?(?: hint:|$)")
 _DEPENDS = re.compile(
     r"([\w.\-]+)((?:[=<>!~][^\s]*)?) depends? on ([\w.\-]+)((?:[=<>!~][^\s]*)?)", re.DOTALL
 )
 _NO_VERSION = re.compile(r"(?:there is|there are) no versions? of ([\w.\-]+)([=<>!~]\S*)")
+_REQUIRED = re.compile(r"(?:you require|and) ([\w.\-]+)([=<>!~][^\s,]+)")
 _ONLY = re.compile(r"only (\S+) (?:is|are) available and you require ([^\s,]+)")
 _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (_NOT_FOUND, lambda m: f"{m[1]} is not on the configured index"),
@@ -23,6 +29,9 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
             "not allowed (build = true in the manifest allows it)"
         ),
     ),
+    (_NO_TAG, lambda m: f"no wheel of {m[1]} is for this platform: none has its {m[2]} tag"),
+    (_BUILD, lambda m: f"{m[1]} does not build from its source: {(m[2] or 'no words')[-200:]}"),
+    (_PYTHON, lambda m: f"{m[3]} needs Python {m[2]}; this is Python {m[1]}"),
     (_ONLY, lambda m: f"{m[2]} cannot be had: the configured index has {m[1]}"),
     (_NO_VERSION, lambda m: f"no version of {m[1]} fits {m[2].rstrip(',')}"),
     (_DEPENDS, lambda m: f"{m[1]}{m[2]} needs {m[3]}{m[4]}, which does not go with the rest"),
@@ -44,6 +53,10 @@ def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> st
         name = canonicalize_name(needed)
         if name in protected and canonicalize_name(who) not in protected:
             return _about_protected(who + which, name + bound, protected[name])
+    for needed, bound in _REQUIRED.findall(text):
+        name = canonicalize_name(needed)
+        if name in protected and bound != f"=={protected[name]}":
+            return _about_protected(package, name + bound, protected[name])
     for pattern, spell in _SENTENCES:
         found = pattern.search(text)
         if found:

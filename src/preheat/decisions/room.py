@@ -85,9 +85,12 @@ class Room:
                     f"{_mb(max(0, need.free - need.reserve))} can be taken "
                     f"({_mb(need.free)} free, {_mb(need.reserve)} stay free)"
                 )
-        store = self._role("store")
-        if store.inodes is not None and load.inodes > store.inodes:
-            return f"does not fit: {load.inodes} files needed, {store.inodes} inodes free"
+            left = next(v.inodes for v in self.volumes if v.path == need.path)
+            if left is not None and need.inodes > left:
+                return (
+                    f"does not fit on {need.path}: with it {need.inodes} files are needed, and "
+                    f"{left} inodes are free"
+                )
         return None
 
     def _role(self, role: str) -> Volume:

@@ -46,6 +46,7 @@ def write_lock(lock: Lock, contents: dict[str, Contents], file: Path) -> None:
             "preheat": {
                 "manifest": lock.manifest,
                 "platform": lock.platform,
+                "packages": list(lock.packages),
                 "refused": dict(lock.refused),
             }
         },
@@ -67,6 +68,7 @@ def read_lock(file: Path) -> Lock:
             distributions=tuple(_locked(package) for package in packages),
             manifest=str(ours["manifest"]),
             platform=str(ours["platform"]),
+            packages=tuple(map(str, ours["packages"])),
             refused=tuple(sorted(ours.get("refused", {}).items())),
         )
     except FileNotFoundError:

@@ -44,12 +44,14 @@ class Lock:
         distributions: sorted by name.
         manifest: digest of what the manifest asked for.
         platform: digest of the platform it was resolved on.
+        packages: names of the packages that were asked for.
         refused: package name to the sentence that says why it cannot be had.
     """
 
     distributions: tuple[Locked, ...]
     manifest: str
     platform: str
+    packages: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
 
     def find(self, name: str) -> Locked | None:

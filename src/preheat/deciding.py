@@ -1,0 +1,235 @@
+"""Up to the plan: probe, detect, resolve, size. The platform is looked at, and nothing changes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preheat.account import Outcome
+from preheat.decisions.detect import Sighting, find, unmet
+from preheat.decisions.plan import Known, Planner, by_importance
+from preheat.decisions.room import Room
+from preheat.decisions.size import Measure
+from preheat.edges import inventory
+from preheat.edges.engine import Engine, Source
+from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
+from preheat.edges.probe import probe, read_volumes
+from preheat.edges.store import Store
+from preheat.edges.wheels import Reader
+from preheat.locks import Locks
+from preheat.pace import Pace
+from preheat.proving import Prover
+from preheat.resolution import Question, Resolution, composition, resolve
+from preheat.words.engine import Request
+from preheat.words.errors import PlatformChangedError
+from preheat.words.manifest import Package
+from preheat.words.order import Order
+from preheat.words.plan import Action, Step
+from preheat.words.platform import Platform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workplace:
+    """Where the engine works.
+
+    Attributes:
+        scratch: a directory of our own, gone in the end.
+        cache: the engine's.
+        lasting: whether what is learnt may be kept in the store; a plan changes nothing.
+    """
+
+    scratch: Path
+    cache: Path
+    lasting: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """All that is found out before anything is changed.
+
+    Attributes:
+        before: the platform's files, as they were found.
+        unanswered: the index was silent about some packages.
+        walls: what the solver said about each package that it refused.
+    """
+
+    platform: Platform
+    before: Fingerprint
+    planner: Planner
+    engine: Engine
+    request: Request
+    prover: Prover
+    unanswered: bool
+    walls: dict[str, str]
+
+    def outcome(self, step: Step) -> Outcome:
+        """The outcome to begin with: as planned."""
+        planned = Outcome.planned(step)
+        planned.lasting = unmet(step.package.when, self.platform) is not None
+        planned.trace = self.walls.get(step.package.name, "")
+        return planned
+
+    def refuse_changed_platform(self) -> None:
+        """Nothing is published beside a platform that is not as it was found.
+
+        Raises:
+            PlatformChangedError: with the first files that changed.
+        """
+        now = fingerprint(self.platform.interpreter.sites)
+        if now == self.before:
+            return
+        found = changes(self.before, now)
+        raise PlatformChangedError(
+            f"{len(found)} files of the platform changed during the start, {found[0]} first; "
+            "nothing more is published",
+            hint="stop whatever else writes to the platform, then start again",
+            paths=found[:5],
+        )
+
+
+class Decision:
+    """Finds out, for one order, what is there and what is to be done."""
+
+    def __init__(self, order: Order, store: Store, pace: Pace) -> None:
+        self._order = order
+        self._store = store
+        self._pace = pace
+        self._packages = by_importance(order.manifest.package)
+
+    def decide(self, workplace: Workplace) -> Decided:
+        """Everything up to the plan.
+
+        Raises:
+            PreheatError: the platform or the lock is unusable.
+        """
+        settings = self._order.settings
+        with self._pace.stage("probe"):
+            platform = probe(self._order.executable)
+            before = fingerprint(platform.interpreter.sites)
+        places = {"store": settings.store, "cache": self._store.cache}
+        volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
+        prover = Prover(self._order, self._store, self._pace, remember=workplace.lasting)
+        settled = self._settle(platform, prover)
+        left = tuple(p for p in self._packages if p.name not in settled)
+        engine = self._engine(platform, left, workplace)
+        locks = Locks(
+            order=self._order,
+            store=self._store,
+            pace=self._pace,
+            reader=self._reader(remember=workplace.lasting),
+            remember=workplace.lasting,
+        )
+        answer = locks.answer(self._question(platform, left), engine)
+        for package in left:
+            reason = (answer.resolution.refused | answer.unanswered).get(package.name)
+            if reason:
+                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+        taking_part = tuple(p for p in left if p.name not in settled)
+        planner = Planner(
+            composition=composition(answer.resolution, taking_part, platform),
+            settled=settled,
+            known=Known(layers=self._store.layers(), verdicts=prover.verdicts),
+            room=Room(volumes=volumes, keep_free=settings.space.keep_free),
+            measure=Measure.of(
+                volumes[0], version=platform.interpreter.version, compiled=settings.compile
+            ),
+            compiled=settings.compile,
+        )
+        return Decided(
+            platform=platform,
+            before=before,
+            planner=planner,
+            engine=engine,
+            request=answer.resolution.request,
+            prover=prover,
+            unanswered=bool(answer.unanswered),
+            walls=answer.resolution.walls,
+        )
+
+    def resolve(self, workplace: Workplace) -> Resolution:
+        """A fresh resolution of every package, wherever it could come from.
+
+        Raises:
+            ResolutionError: the index does not answer.
+        """
+        with self._pace.stage("probe"):
+            platform = probe(self._order.executable)
+        engine = self._engine(platform, (), workplace)
+        question = self._question(platform, self._packages)
+        with self._pace.stage("resolve"):
+            return resolve(question, engine, self._reader(remember=workplace.lasting))
+
+    def _settle(self, platform: Platform, prover: Prover) -> dict[str, Step]:
+        """Packages that need no layer: unwanted here, or provided by the platform and proved."""
+        settled: dict[str, Step] = {}
+        provided: list[Step] = []
+        for package in self._packages:
+            reason = unmet(package.when, platform)
+            if reason:
+                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+                continue
+            finding = find(package, platform, _sighting(package, platform))
+            if finding.present:
+                step = Step(
+                    package=package,
+                    action=Action.PLATFORM,
+                    reason=finding.reason,
+                    version=finding.version,
+                )
+                provided.append(step)
+        with self._pace.stage("detect"):
+            proofs = prover.provided([step.package for step in provided], platform)
+        for step in provided:
+            proof = proofs[step.package.name]
+            if proof.ok:
+                settled[step.package.name] = step
+            else:
+                self._pace.listener.event(
+                    "not-importable", package=step.package.name, reason=proof.reason
+                )
+        return settled
+
+    def _question(self, platform: Platform, packages: tuple[Package, ...]) -> Question:
+        return Question(
+            manifest=self._order.manifest,
+            packages=packages,
+            platform=platform,
+            protect=self._order.settings.protected,
+        )
+
+    def _engine(
+        self, platform: Platform, packages: Sequence[Package], workplace: Workplace
+    ) -> Engine:
+        settings = self._order.settings
+
+        def patience() -> float | None:
+            left = [self._pace.left(package) for package in packages]
+            return None if None in left else max((t for t in left if t is not None), default=None)
+
+        source = Source(
+            index=settings.index,
+            timeout=settings.index_timeout,
+            offline=settings.offline,
+            patience=patience,
+        )
+        return Engine(platform, source, cache=workplace.cache, scratch=workplace.scratch)
+
+    def _reader(self, *, remember: bool) -> Reader:
+        settings = self._order.settings
+        return Reader(
+            self._store.contents,
+            indexes=[*settings.index.extra, settings.index.url or ""],
+            timeout=None if settings.offline else settings.index_timeout,
+            remember=remember,
+        )
+
+
+def _sighting(package: Package, platform: Platform) -> Sighting:
+    path = platform.interpreter.path
+    own = [platform.find(name) for name in package.names]
+    return Sighting(
+        resolvable={name: inventory.resolvable(name, path) for name in package.imports},
+        truncated={d.name: inventory.truncated(d) for d in own if d is not None},
+    )

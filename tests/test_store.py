@@ -1,0 +1,411 @@
+"""The store: whole or absent, whoever races, dies or fills the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from preheat.edges import store as store_module
+from preheat.edges.store import FACTS, LayerFacts, Store, rename_new, write_atomically
+from preheat.words.errors import StoreError
+from preheat.words.plan import Verdict
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store that is prepared."""
+    made = Store(tmp_path / "store")
+    made.prepare()
+    return made
+
+
+def facts(digest: str = "d1", package: str = "p") -> LayerFacts:
+    """What a layer of one module says of itself."""
+    return LayerFacts(
+        digest=digest,
+        package=package,
+        distributions=(("p", "1.0"),),
+        payload=3,
+        disk=4096,
+        files=1,
+        hooked=False,
+        scripts=(("run", "p:main"),),
+    )
+
+
+def staged(place: Path, text: str = "A=1") -> Path:
+    """A staged layer of one module."""
+    layer = place / "layer"
+    layer.mkdir()
+    (layer / "p.py").write_text(text, encoding="utf-8")
+    return layer
+
+
+def without_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filesystem that has no RENAME_NOREPLACE, as FUSE ones answer."""
+    monkeypatch.setattr(store_module, "_rename_noreplace", lambda source, target: errno.EINVAL)
+
+
+@pytest.fixture(params=["syscall", "fallback"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of renaming."""
+    if request.param == "fallback":
+        without_renameat2(monkeypatch)
+    return str(request.param)
+
+
+# -- layers --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_created_before_the_first_write(tmp_path: Path) -> None:
+    empty = Store(tmp_path / "store")
+    assert empty.layers() == frozenset()
+    assert empty.verdicts(0) == {}
+    assert empty.history() == ()
+    assert empty.unreferenced_staging(time.time()) == ()
+    assert not empty.root.exists()
+
+
+def test_a_published_layer_is_there_whole_with_what_it_says_of_itself(
+    store: Store, way: str
+) -> None:
+    with store.stage() as place:
+        layer = store.publish(staged(place), facts())
+        assert list(place.iterdir()) == [place / "owner"]
+    assert way
+    assert store.layers() == {"d1"}
+    assert (layer / "p.py").read_text(encoding="utf-8") == "A=1"
+    assert store.facts("d1") == facts()
+    assert list((store.root / "staging").iterdir()) == []
+
+
+def test_a_layer_that_is_there_already_stays_and_the_second_one_goes(
+    store: Store, way: str
+) -> None:
+    assert way
+    with store.stage() as one, store.stage() as two:
+        store.publish(staged(one, "first"), facts())
+        layer = store.publish(staged(two, "second"), facts(package="q"))
+        assert not (two / "layer").exists()
+    assert (layer / "p.py").read_text(encoding="utf-8") == "first"
+    assert store.facts("d1").package == "p"
+
+
+def test_of_many_that_race_for_one_name_one_wins_and_none_is_damaged(
+    store: Store, way: str
+) -> None:
+    assert way
+    barrier = threading.Barrier(8)
+
+    def publish(number: int) -> Path:
+        with store.stage() as place:
+            layer = staged(place, str(number))
+            (layer / "q.py").write_text(str(number), encoding="utf-8")
+            barrier.wait()
+            return store.publish(layer, facts(package=f"p{number}"))
+
+    with ThreadPoolExecutor(8) as pool:
+        (layer,) = set(pool.map(publish, range(8)))
+    number = (layer / "p.py").read_text(encoding="utf-8")
+    assert (layer / "q.py").read_text(encoding="utf-8") == number
+    assert store.facts("d1").package == f"p{number}"
+    assert store.layers() == {"d1"}
+    assert list((store.root / "staging").iterdir()) == []
+
+
+def test_a_layer_that_cannot_be_written_does_not_appear(store: Store) -> None:
+    with store.stage() as place, pytest.raises(StoreError):
+        store.publish(place / "never-made", facts())
+    assert store.layers() == frozenset()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d1"}'])
+def test_a_layer_damaged_from_outside_is_refused_with_its_place(store: Store, text: str) -> None:
+    with store.stage() as place:
+        layer = store.publish(staged(place), facts())
+    (layer / FACTS).write_text(text, encoding="utf-8")
+    with pytest.raises(StoreError) as caught:
+        store.facts("d1")
+    assert str(layer) in caught.value.message
+
+
+# -- renaming ------------------------------------------------------------------------------------
+
+
+def test_a_new_name_is_taken(tmp_path: Path, way: str) -> None:
+    assert way
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    assert rename_new(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b" / "file").exists()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_directory_with_files_is_never_replaced(tmp_path: Path, way: str) -> None:
+    assert way
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert not rename_new(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b" / "b").exists()
+    assert (tmp_path / "a" / "a").exists()
+
+
+def test_an_empty_directory_is_never_replaced(tmp_path: Path, way: str) -> None:
+    assert way
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "b").mkdir()
+    assert not rename_new(tmp_path / "a", tmp_path / "b")
+    assert list((tmp_path / "b").iterdir()) == []
+    assert (tmp_path / "a" / "file").exists()
+
+
+def test_a_source_that_is_gone_is_an_error_and_no_lost_race(tmp_path: Path, way: str) -> None:
+    assert way
+    with pytest.raises(FileNotFoundError):
+        rename_new(tmp_path / "absent", tmp_path / "b")
+
+
+# -- small files ---------------------------------------------------------------------------------
+
+
+def test_a_small_file_is_replaced_whole_whoever_reads_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "file"
+    sizes = [10, 100_000]
+    write_atomically(file, b"0" * sizes[0])
+    stop = threading.Event()
+    seen: set[tuple[int, int]] = set()
+
+    def look() -> None:
+        while not stop.is_set():
+            data = file.read_bytes()
+            seen.add((len(data), len(set(data))))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for number in range(60):
+        write_atomically(file, str(number % 10).encode() * sizes[number % 2])
+    stop.set()
+    watcher.join()
+    assert seen <= {(size, 1) for size in sizes}
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_small_file_that_cannot_be_written_leaves_the_old_one_and_no_other(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "directory"
+    target.mkdir()
+    (target / "inside").touch()
+    with pytest.raises(StoreError) as caught:
+        write_atomically(target, b"data")
+    assert str(tmp_path) in caught.value.message
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# -- staging -------------------------------------------------------------------------------------
+
+HOLD = (
+    "import sys, time\nfrom pathlib import Path\nfrom preheat.edges.store import Store\n"
+    "with Store(Path(sys.argv[1])).stage() as place:\n"
+    "    (place / 'half-made').touch()\n"
+    "    print(place, flush=True)\n"
+    "    time.sleep(60)\n"
+)
+
+
+@contextlib.contextmanager
+def holder(store: Store) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """A process that stages something, and what it stages."""
+    command = [sys.executable, "-c", HOLD, str(store.root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process, Path(process.stdout.readline().strip())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_staging_is_gone_at_the_end_whatever_happened(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt), store.stage() as place:
+        staged(place)
+        raise KeyboardInterrupt
+    assert list((store.root / "staging").iterdir()) == []
+
+
+def test_staging_is_unreferenced_only_when_its_owner_was_killed(store: Store) -> None:
+    with holder(store) as (process, place):
+        assert place.is_dir()
+        assert store.unreferenced_staging(time.time()) == ()
+        store.prepare()  # what the next start does first
+        assert (place / "half-made").exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (place / "half-made").exists()
+        assert store.unreferenced_staging(time.time()) == (place,)
+        store.prepare()
+        assert not place.exists()
+
+
+def test_our_own_staging_is_not_taken_for_a_dead_ones(store: Store) -> None:
+    with store.stage() as place:
+        store.prepare()
+        assert place.is_dir()
+        assert store.unreferenced_staging(time.time() + 24 * HOUR) == ()
+
+
+def test_staging_without_an_owner_is_left_until_it_is_old(store: Store) -> None:
+    place = store.root / "staging" / "just-made"
+    place.mkdir()
+    assert store.unreferenced_staging(time.time()) == ()
+    assert store.unreferenced_staging(time.time() + 7 * HOUR) == (place,)
+
+
+def test_staging_whose_owner_is_a_link_to_elsewhere_is_not_followed(
+    store: Store, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine", encoding="utf-8")
+    place = store.root / "staging" / "linked"
+    place.mkdir()
+    (place / "owner").symlink_to(victim)
+    store.drop_staging(time.time())
+    assert victim.read_text(encoding="utf-8") == "mine"
+
+
+# -- the engine's cache --------------------------------------------------------------------------
+
+
+def test_the_cache_is_emptied_by_the_last_start_that_leaves_it(store: Store) -> None:
+    with store.engine_cache() as outer:
+        with store.engine_cache() as inner:
+            assert inner == outer
+            (inner / "archive").mkdir()
+        assert (outer / "archive").exists()
+        assert not store.cache_is_idle()
+    assert store.cache_is_idle()
+    assert list(store.cache.iterdir()) == []
+
+
+# -- verdicts ------------------------------------------------------------------------------------
+
+
+def verdict(key: str, *, ok: bool, expires: float = 0.0) -> Verdict:
+    """A verdict of that key."""
+    return Verdict(key=key, package="p", ok=ok, reason="" if ok else "no", expires=expires)
+
+
+def test_failures_expire_and_successes_do_not(store: Store) -> None:
+    good, bad = verdict("good", ok=True), verdict("bad", ok=False, expires=100.0)
+    store.remember(good)
+    store.remember(bad)
+    assert store.verdicts(99.0) == {"good": good, "bad": bad}
+    assert store.verdicts(100.0) == {"good": good}
+
+
+def test_the_newer_verdict_of_a_key_counts(store: Store) -> None:
+    store.remember(verdict("key", ok=False, expires=1e12))
+    store.remember(verdict("key", ok=True))
+    assert store.verdicts(0.0) == {"key": verdict("key", ok=True)}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "x"}', '{"unknown": 1}', "\x00"])
+def test_a_damaged_verdict_counts_for_nothing(store: Store, text: str) -> None:
+    (store.root / "verdicts" / "x.json").write_text(text, encoding="utf-8")
+    store.remember(verdict("key", ok=True))
+    assert set(store.verdicts(0.0)) == {"key"}
+
+
+# -- history -------------------------------------------------------------------------------------
+
+
+def test_history_survives_a_torn_line_at_its_end_and_in_between(store: Store) -> None:
+    file = store.root / "history.jsonl"
+    store.append_history({"n": 1})
+    with file.open("a", encoding="utf-8") as handle:
+        handle.write('{"n": 2, "torn\n')
+    store.append_history({"n": 3})
+    with file.open("ab") as handle:
+        handle.write(b'{"n": 4, "pack\xff')
+    assert [line["n"] for line in store.history()] == [1, 3]
+
+
+def test_a_line_after_a_torn_one_is_not_lost_with_it(store: Store) -> None:
+    (store.root / "history.jsonl").write_bytes(b'{"n": 1}\n{"n": 2, "torn')
+    store.append_history({"n": 3})
+    assert [line["n"] for line in store.history()] == [1, 3]
+
+
+def test_only_the_last_thousand_starts_are_kept(store: Store) -> None:
+    lines = "".join(json.dumps({"n": n}) + "\n" for n in range(2000))
+    (store.root / "history.jsonl").write_text(lines, encoding="utf-8")
+    store.append_history({"n": 2000})
+    kept = store.history()
+    assert len(kept) == 1000
+    assert kept[-1] == {"n": 2000}
+
+
+# -- what cannot be written ----------------------------------------------------------------------
+
+
+def test_a_store_that_is_a_file_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "store").touch()
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "store").prepare()
+    assert "Not a directory" in caught.value.message or "File exists" in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.root
+def test_a_full_disk_publishes_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom preheat.edges.store import *\n"
+        "from preheat.words.errors import StoreError\n"
+        "from tests.test_store import facts\n"
+        "store = Store(Path(sys.argv[1]))\nstore.prepare()\n"
+        "with store.stage() as place:\n"
+        "    layer = place / 'layer'\n    layer.mkdir()\n    (layer / 'p.py').touch()\n"
+        "    try:\n"
+        "        with open(place / 'fill', 'wb') as file:\n"
+        "            while True:\n                file.write(bytes(4096)); file.flush()\n"
+        "    except OSError:\n        pass\n"
+        "    try:\n        store.publish(layer, facts())\n"
+        "    except StoreError as error:\n        print(error.message, '|', error.hint)\n"
+        "print(sorted(store.layers()), os.listdir(store.root / 'staging'))\n"
+    )
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = f'mount -t tmpfs -o size=256k none {place} || exit 77; exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", script]
+    root = Path(__file__).parents[1]
+    answer = subprocess.run(
+        [*command, str(place / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        timeout=60,
+    )
+    if answer.returncode and ("mount" in answer.stderr or "unshare" in answer.stderr):
+        pytest.skip(f"nothing can be mounted here: {answer.stderr.strip()}")
+    said, left = answer.stdout.splitlines()
+    assert "No space left on device" in said
+    assert "free some space" in said
+    assert left == "[] []"
