@@ -7,6 +7,7 @@ installation that was never made and one that was are measured alike.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Scales:
     """Weighs installations around the platform of one interpreter."""
 
     def __init__(self, python: Path, scratch: Path) -> None:
+        shutil.rmtree(scratch / "engine", ignore_errors=True)
         for place in (scratch / "engine", scratch / "cache"):
             place.mkdir(parents=True, exist_ok=True)
         self._python = python

@@ -97,7 +97,10 @@ def contents(*files: tuple[str, int], requires: tuple[str, ...] = ()) -> Content
 def wanted(name: str, *requires: str, required: bool = False) -> Package:
     """A package of a manifest that requires its own name, or what is given."""
     return Package(
-        name=name, requires=requires or (name,), imports=(name.replace("-", "_"),), required=required
+        name=name,
+        requires=requires or (name,),
+        imports=(name.replace("-", "_"),),
+        required=required,
     )
 
 
@@ -135,7 +138,9 @@ def test_what_is_excluded_is_left_out_with_all_that_only_it_needs() -> None:
 
 
 def test_an_override_replaces_every_mention() -> None:
-    tree = graph({"b": "b[x]; python_version < '3'", "c": "c[x]"}, a=("b", "c"), c=("d; extra=='x'",))
+    tree = graph(
+        {"b": "b[x]; python_version < '3'", "c": "c[x]"}, a=("b", "c"), c=("d; extra=='x'",)
+    )
     assert tree.closure(["a"]) == ("a", "c", "d")
 
 
@@ -154,7 +159,7 @@ NAMES = st.sampled_from("abcdefgh")
 def test_a_closure_is_closed_and_free_of_what_is_excluded(
     requires: dict[str, tuple[str, ...]], roots: list[str], excludes: set[str]
 ) -> None:
-    tree = graph(**requires)
+    tree = Graph(requires=requires, environment=MARKERS, overrides={})
     found = tree.closure(roots, excludes)
     assert len(set(found)) == len(found)
     assert not set(found) & excludes

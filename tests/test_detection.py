@@ -292,9 +292,7 @@ def test_a_truncated_file_counts_as_absent_and_is_named(bare: Platform) -> None:
 def test_a_distribution_without_the_promised_import_counts_as_absent(bare: Platform) -> None:
     install_tree(NUMBERS, bare.site)
     wanted = Package(name="n", requires=("num.bers",), imports=("numbers_.wide",))
-    assert finding(wanted, bare).reason == (
-        "nothing on the platform provides import numbers_.wide"
-    )
+    assert finding(wanted, bare).reason == ("nothing on the platform provides import numbers_.wide")
 
 
 def test_what_is_present_and_does_not_import_fails_with_its_exception(
@@ -463,9 +461,7 @@ def with_torch(tmp_path: Path, index: Index) -> tuple[Platform, Ground]:
             files={"hollow.py": "import shared, torchmissing\n"},
             requires=("shared",),
         ),
-        Project(
-            name="listener", version="1.0", files={"listener.py": ""}, requires=("shared",)
-        ),
+        Project(name="listener", version="1.0", files={"listener.py": ""}, requires=("shared",)),
         Project(name="shared", version="1.0", files={"shared.py": ""}),
     )
     ground = Ground(root=tmp_path / "ground", python=platform.python)

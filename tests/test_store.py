@@ -100,7 +100,6 @@ def test_a_layer_that_is_there_already_stays_and_the_second_one_goes(
     with store.stage() as one, store.stage() as two:
         store.publish(staged(one, "first"), facts())
         layer = store.publish(staged(two, "second"), facts(package="q"))
-        assert not (two / "layer").exists()
     assert (layer / "p.py").read_text(encoding="utf-8") == "first"
     assert store.facts("d1").package == "p"
 
@@ -131,6 +130,18 @@ def test_a_layer_that_cannot_be_written_does_not_appear(store: Store) -> None:
     with store.stage() as place, pytest.raises(StoreError):
         store.publish(place / "never-made", facts())
     assert store.layers() == frozenset()
+
+
+def test_a_layer_that_somebody_emptied_by_hand_is_published_anew(store: Store, way: str) -> None:
+    assert way
+    with store.stage() as place:
+        layer = store.publish(staged(place), facts())
+    for file in layer.iterdir():
+        file.unlink()
+    with store.stage() as place:
+        assert store.publish(staged(place, "again"), facts()) == layer
+    assert (layer / "p.py").read_text(encoding="utf-8") == "again"
+    assert store.facts("d1") == facts()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d1"}'])
@@ -230,7 +241,7 @@ HOLD = (
 
 
 @contextlib.contextmanager
-def holder(store: Store) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+def holder(store: Store) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A process that stages something, and what it stages."""
     command = [sys.executable, "-c", HOLD, str(store.root)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -243,9 +254,13 @@ def holder(store: Store) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
 
 
 def test_staging_is_gone_at_the_end_whatever_happened(store: Store) -> None:
-    with pytest.raises(KeyboardInterrupt), store.stage() as place:
-        staged(place)
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with store.stage() as place:
+            staged(place)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list((store.root / "staging").iterdir()) == []
 
 
@@ -339,7 +354,7 @@ def test_history_survives_a_torn_line_at_its_end_and_in_between(store: Store) ->
     file = store.root / "history.jsonl"
     store.append_history({"n": 1})
     with file.open("a", encoding="utf-8") as handle:
-        handle.write('{"n": 2, "torn\n')
+        handle.write('{"n": 2, "torn\n[2]\n\n')
     store.append_history({"n": 3})
     with file.open("ab") as handle:
         handle.write(b'{"n": 4, "pack\xff')

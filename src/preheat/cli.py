@@ -342,13 +342,15 @@ def _command_line(options: Options, extra: Mapping[str, object]) -> dict[str, ob
 
 
 def _manifest(options: Options) -> Path:
-    # What is plain to see costs a warm start no import.
-    plain = options.manifest or Path("preheat.toml")
-    if options.manifest is not None or plain.exists():
-        return Path(os.path.abspath(plain))
+    """The manifest's file; where it is named or plain to see, without the weight of reading it."""
+    if options.manifest is not None:
+        return options.manifest.absolute()
+    own = Path("preheat.toml").absolute()
+    if own.exists():
+        return own
     from preheat.edges.manifest_file import find_manifest
 
-    return Path(os.path.abspath(find_manifest(Path.cwd())))
+    return find_manifest(Path.cwd()).absolute()
 
 
 def _store_of(options: Options) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preheat.decisions.fallback import best_lock
-from preheat.decisions.identity import manifest_digest, platform_digest
+from preheat.decisions.identity import digest, manifest_digest, platform_digest
 from preheat.edges.engine import Engine
 from preheat.edges.lock_file import read_lock, write_lock
 from preheat.edges.store import Store
@@ -17,6 +17,7 @@ from preheat.pace import Pace
 from preheat.resolution import Question, Resolution, from_lock, resolve
 from preheat.words.errors import LockError, ResolutionError
 from preheat.words.lock import Lock
+from preheat.words.notation import redact
 from preheat.words.order import Order
 
 _EMPTY = Lock(distributions=(), manifest="", platform="")
@@ -79,7 +80,7 @@ class Locks:
 
     def _given(self, file: Path, question: Question) -> Lock:
         lock = read_lock(file)
-        if lock.manifest != manifest_digest(question.manifest):
+        if lock.manifest != manifest_digest(question.manifest, question.protect):
             raise LockError(
                 f"{file} was made for another manifest", hint="make it again: preheat lock"
             )
@@ -125,10 +126,15 @@ class Locks:
         locks = []
         for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
             with contextlib.suppress(LockError):
-                locks.append(read_lock(file))
+                lock = read_lock(file)
+                # What is protected now may not have been then.
+                if not any(lock.find(name) for name in question.held):
+                    locks.append(lock)
         return locks
 
     def _file(self, question: Question) -> Path:
-        return self.store.lock_file(
-            manifest_digest(question.manifest), platform_digest(question.platform)
-        )
+        # A lock names addresses: one that another index answered would be asked there again.
+        index = self.order.settings.index
+        places = [redact(place) for place in (index.url or "", *index.extra, *index.find_links)]
+        asked = digest([manifest_digest(question.manifest, question.protect), places])
+        return self.store.lock_file(asked, platform_digest(question.platform))

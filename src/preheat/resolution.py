@@ -189,7 +189,7 @@ def _locate(
         contents[name] = replace(contents[name], requires=requires)
     lock = Lock(
         distributions=located,
-        manifest=manifest_digest(question.manifest),
+        manifest=manifest_digest(question.manifest, question.protect),
         platform=platform_digest(question.platform),
     )
     return Resolution(lock=lock, contents=contents, request=request)

@@ -74,8 +74,13 @@ def verdict_key(layers: Sequence[str], package: Package, platform: Platform) -> 
     )
 
 
-def manifest_digest(manifest: Manifest) -> str:
-    """Names what a manifest asks to be resolved; checks and conditions do not change a lock."""
+def manifest_digest(manifest: Manifest, protect: Sequence[str] | None = None) -> str:
+    """Names what a manifest asks to be resolved; checks and conditions do not change a lock.
+
+    Args:
+        manifest: whose packages.
+        protect: the protected set where a setting states another one than the manifest.
+    """
     return digest(
         {
             "packages": [
@@ -89,7 +94,7 @@ def manifest_digest(manifest: Manifest) -> str:
                 }
                 for package in manifest.package
             ],
-            "protected": manifest.protected,
+            "protected": list(manifest.protected if protect is None else protect),
         }
     )
 

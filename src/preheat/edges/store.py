@@ -154,23 +154,27 @@ class Store:
         """Adds one start to the history, in one write; only the last thousand are kept."""
         file = self.root / "history.jsonl"
         text = json.dumps(line, separators=(",", ":")) + "\n"
-        with file.open("a", encoding="utf-8") as handle:
-            handle.write(text)
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        with file.open("a+b") as handle:
+            if handle.tell():
+                handle.seek(-1, os.SEEK_END)
+                # What a killed start left of its line must not take this one with it.
+                text = text if handle.read() == b"\n" else "\n" + text
+            handle.write(text.encode())
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         if len(lines) > 2 * _HISTORY_KEPT:
             write_atomically(file, "".join(lines[-_HISTORY_KEPT:]).encode())
 
     def history(self) -> tuple[dict[str, object], ...]:
         """The starts that are remembered, oldest first; a torn line is left out."""
         try:
-            lines = (self.root / "history.jsonl").read_text(encoding="utf-8").splitlines()
+            text = (self.root / "history.jsonl").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ()
         found = []
-        for line in lines:
+        for line in text.splitlines():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-        return tuple(found)
+        return tuple(line for line in found if isinstance(line, dict))
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
@@ -333,14 +337,16 @@ def rename_new(source: Path, target: Path) -> bool:
     """Renames to a name that must be new; False where it exists already.
 
     renameat2(2) with RENAME_NOREPLACE, since rename(2) silently replaces an empty directory.
-    Where the filesystem has no such call, rename: a published layer is never empty, so it is
-    refused there.
+    Where the filesystem has no such call, a look and then rename: whoever publishes between the
+    two is not replaced either, since a published layer is never empty.
 
     Raises:
         OSError: any other failure.
     """
     code = _rename_noreplace(source, target)
     if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        if os.path.lexists(target):
+            return False
         try:
             os.rename(source, target)
         except OSError as error:

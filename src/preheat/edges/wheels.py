@@ -28,7 +28,7 @@ from preheat.words.lock import Archive, Contents, Locked
 _UNPACKED_PER_BYTE = 3.2
 _BYTES_PER_FILE = 97_000
 _TAIL = 64 * 1024
-_AT_ONCE = 32
+_AT_ONCE = 16
 _FORMAT = 1
 # Where the directories of ``.data`` go under one target directory.
 _SCHEMES = {"purelib": "", "platlib": "", "scripts": "bin/", "data": "", "headers": "include/"}
@@ -72,7 +72,8 @@ class Reader:
             return found
         limits = httpx.Limits(max_connections=_AT_ONCE)
         with (
-            httpx.Client(http2=True, limits=limits, timeout=self._timeout) as client,
+            # HTTP/1.1: over HTTP/2 threads damage each other's headers (encode/httpx#3566).
+            httpx.Client(limits=limits, timeout=self._timeout) as client,
             ThreadPoolExecutor(_AT_ONCE) as pool,
         ):
             reads = pool.map(lambda each: self._read_one(client, each), unknown)
