@@ -45,14 +45,17 @@ def check_and_install_package(
     manifest = write_manifest([*before, call])
     label = f"{package_name} ({description})" if description else package_name
     try:
-        state = start.warm(manifest)[call.name]
+        ready = start.warm(manifest)
     except PreheatError as error:
         sys.stderr.write(f"preheat: {label}: {error}\n")
         return False
-    if state.ok:
-        _asked[call.name] = call.at(state.version)
+    state = ready[call.name]
     sys.stderr.write(f"preheat: {label}: {state.status}: {state.reason}\n")
-    return state.ok
+    if not state.ok:
+        return False
+    _asked[call.name] = call.at(state.version)
+    # Imported before in another version: this process goes on with that one.
+    return call.imports[0].partition(".")[0] not in ready.conflicts
 
 
 def cleanup_disk_space() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from preheat.words.errors import PlatformChangedError
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Step
-from preheat.words.platform import Platform
+from preheat.words.platform import Platform, RecordState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +111,7 @@ class Decision:
         places = {"store": settings.store, "cache": self._store.cache}
         volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
         prover = Prover(self._order, self._store, self._pace, remember=workplace.lasting)
-        settled = self._settle(platform, prover)
+        settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
         engine = self._engine(platform, left, workplace)
         locks = Locks(
@@ -161,16 +161,24 @@ class Decision:
         with self._pace.stage("resolve"):
             return resolve(question, engine, self._reader(remember=workplace.lasting))
 
-    def _settle(self, platform: Platform, prover: Prover) -> dict[str, Step]:
-        """Packages that need no layer: unwanted here, or provided by the platform and proved."""
+    def _settle(self, platform: Platform, prover: Prover) -> tuple[dict[str, Step], Platform]:
+        """Packages that need no layer: unwanted here, or provided by the platform and proved.
+
+        What is there and broken counts as absent from then on: the second value is the platform
+        without it, so that a layer is made instead.
+        """
         settled: dict[str, Step] = {}
         provided: list[Step] = []
+        sound = platform
         for package in self._packages:
             reason = unmet(package.when, platform)
             if reason:
                 settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
                 continue
-            finding = find(package, platform, _sighting(package, platform))
+            sighting = _sighting(package, platform)
+            broken = [name for name, files in sighting.truncated.items() if files]
+            sound = sound.without(broken, RecordState.TRUNCATED)
+            finding = find(package, platform, sighting)
             if finding.present:
                 step = Step(
                     package=package,
@@ -186,10 +194,11 @@ class Decision:
             if proof.ok:
                 settled[step.package.name] = step
             else:
+                sound = sound.without(step.package.names, RecordState.BROKEN)
                 self._pace.listener.event(
                     "not-importable", package=step.package.name, reason=proof.reason
                 )
-        return settled
+        return settled, sound
 
     def _question(self, platform: Platform, packages: tuple[Package, ...]) -> Question:
         return Question(

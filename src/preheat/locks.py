@@ -73,7 +73,8 @@ class Locks:
             return self._from_the_past(question)
         if self.remember:
             write_lock(found.lock, found.contents, self._file(question))
-        return Answer(resolution=found, unanswered={})
+        reason = "the index does not answer for something that it needs"
+        return Answer(resolution=found, unanswered=dict.fromkeys(found.unanswered, reason))
 
     def _from(self, lock: Lock, question: Question) -> Answer:
         return Answer(resolution=from_lock(lock, question, self.reader), unanswered={})

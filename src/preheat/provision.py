@@ -144,6 +144,11 @@ class Provision:
             outcome.trace = str(error.data.get("wall", ""))
             if error.data.get("deadline"):
                 self._skip_late(outcome)
+            elif error.data.get("passing"):
+                outcome.remembered = False
+            else:
+                failed = Proof(package=step.package.name, ok=False, reason=error.message)
+                decided.prover.remember(key, failed)
             return
         outcome.seconds["prove"] = round(proof.seconds, 3)
         if not proof.ok and self._is_late(step.package):

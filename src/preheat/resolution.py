@@ -44,12 +44,15 @@ class Question:
         """What the platform lacks and a dependency must not bring."""
         return withheld(self.platform, self.protect, self.packages)
 
-    def request(self, packages: Iterable[Package], excludes: Iterable[str]) -> Request:
-        """The engine's request for those packages."""
+    def request(
+        self, packages: Iterable[Package], excludes: Iterable[str], pins: Iterable[Pin] = ()
+    ) -> Request:
+        """The engine's request for those packages, where those versions are decided already."""
         chosen = tuple(packages)
+        decided = tuple(f"{pin.name}=={pin.version}" for pin in pins)
         return Request(
             requirements=tuple(text for package in chosen for text in package.requires),
-            constraints=constraints(self.held, self.absent),
+            constraints=(*constraints(self.held, self.absent), *decided),
             overrides=tuple(text for package in chosen for text in package.override),
             excludes=tuple(sorted(excludes)),
             wheels_only=_own_names(package for package in chosen if not package.may_build),
@@ -63,12 +66,14 @@ class Resolution:
 
     Attributes:
         walls: what the solver said about each refused package, in its own words.
+        unanswered: packages that the index could not be asked about.
     """
 
     lock: Lock
     contents: dict[str, Contents]
     request: Request
     walls: dict[str, str] = field(default_factory=dict)
+    unanswered: tuple[str, ...] = ()
 
     @property
     def refused(self) -> dict[str, str]:
@@ -86,22 +91,23 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     packages = tuple(p for p in question.packages if p.name not in refused)
     excludes = {name for package in packages for name in package.exclude}
     while True:
-        solved, kept, walls = _solve(question, packages, excludes, engine)
-        resolution = _locate(question, kept, solved, excludes, (engine, reader))
-        wanted = _wanted_after_all(question, kept, resolution, excludes)
+        search = _Search(question, excludes, engine)
+        search.run(packages)
+        resolution = _locate(question, search, (engine, reader))
+        wanted = _wanted_after_all(question, search, resolution)
         if not wanted:
             break
         # One package excludes what another one needs: it is had, and left out of the one's layer.
         excludes -= wanted
     protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
-    for name, wall in walls.items():
+    for name, wall in search.walls.items():
         refused[name] = sentence(wall, name, protected_names)
     lock = replace(
         resolution.lock,
-        packages=tuple(package.name for package in question.packages),
+        packages=tuple(p.name for p in question.packages if p.name not in search.unanswered),
         refused=tuple(sorted(refused.items())),
     )
-    return replace(resolution, lock=lock, walls=walls)
+    return replace(resolution, lock=lock, walls=search.walls, unanswered=tuple(search.unanswered))
 
 
 def composition(
@@ -143,49 +149,82 @@ def from_lock(lock: Lock, question: Question, reader: Reader) -> Resolution:
     return Resolution(lock=lock, contents=contents, request=question.request(kept, excludes))
 
 
-def _solve(
-    question: Question, packages: Sequence[Package], excludes: set[str], engine: Engine
-) -> tuple[Solved, tuple[Package, ...], dict[str, str]]:
-    everything = engine.resolve(question.request(packages, excludes))
-    if isinstance(everything, Solved):
-        return everything, tuple(packages), {}
-    _stop_if_unreachable(everything)
-    kept: list[Package] = []
-    walls: dict[str, str] = {}
-    best = Solved(pins=())
-    for package in packages:
-        outcome = engine.resolve(question.request([*kept, package], excludes))
+class _Search:
+    """A joint solution, and what had to be left out of it.
+
+    Attributes:
+        kept: packages that are in the solution.
+        solved: the solution.
+        walls: what the solver said about each package that it refused.
+        unanswered: packages that the index could not be asked about.
+    """
+
+    def __init__(self, question: Question, excludes: set[str], engine: Engine) -> None:
+        self.excludes = frozenset(excludes)
+        self.kept: list[Package] = []
+        self.solved = Solved(pins=())
+        self.walls: dict[str, str] = {}
+        self.unanswered: list[str] = []
+        self._question = question
+        self._engine = engine
+
+    def run(self, packages: Sequence[Package]) -> None:
+        """Everything at once, or else one after the other; then those that override something.
+
+        The engine applies an override to everyone, so what the others got is decided before.
+
+        Raises:
+            ResolutionError: the index does not answer at all.
+        """
+        plain = [package for package in packages if not package.override]
+        if plain and not self._add(plain):
+            for package in plain:
+                self._add_alone(package, len(packages))
+        decided = self.solved.pins
+        for package in packages:
+            if package.override:
+                self._add_alone(package, len(packages), decided)
+
+    def _add(self, packages: Sequence[Package]) -> bool:
+        outcome = self._engine.resolve(self._question.request(packages, self.excludes))
         if isinstance(outcome, Solved):
-            kept.append(package)
-            best = outcome
+            self.kept, self.solved = list(packages), outcome
+            return True
+        if outcome.silent:
+            raise _unreachable(outcome)
+        return False
+
+    def _add_alone(self, package: Package, of: int, decided: Iterable[Pin] = ()) -> None:
+        request = self._question.request([*self.kept, package], self.excludes, decided)
+        outcome = self._engine.resolve(request)
+        if isinstance(outcome, Solved):
+            self.kept.append(package)
+            self.solved = outcome
+        elif not outcome.unreachable:
+            self.walls[package.name] = outcome.wall
+        elif outcome.silent or len(self.unanswered) + 1 == of:
+            raise _unreachable(outcome)
         else:
-            _stop_if_unreachable(outcome)
-            walls[package.name] = outcome.wall
-    return best, tuple(kept), walls
+            # One project of the index may be out of order, and costs those who need it.
+            self.unanswered.append(package.name)
 
 
-def _stop_if_unreachable(outcome: Unsolved) -> None:
-    if outcome.unreachable:
-        raise ResolutionError(
-            "the index does not answer: " + outcome.wall.replace("\n", " ")[:400],
-            hint="check the network and the index settings; layers that are there go on serving",
-            unreachable=True,
-        )
+def _unreachable(outcome: Unsolved) -> ResolutionError:
+    return ResolutionError(
+        "the index does not answer: " + outcome.wall.replace("\n", " ")[:400],
+        hint="check the network and the index settings; layers that are there go on serving",
+        unreachable=True,
+    )
 
 
-def _locate(
-    question: Question,
-    kept: Sequence[Package],
-    solved: Solved,
-    excludes: set[str],
-    edges: tuple[Engine, Reader],
-) -> Resolution:
+def _locate(question: Question, search: _Search, edges: tuple[Engine, Reader]) -> Resolution:
     engine, reader = edges
-    request = question.request(kept, excludes)
-    located = engine.locate(solved.pins, request)
+    pins = search.solved.pins
+    request = question.request(search.kept, search.excludes)
+    located = engine.locate(pins, request)
     contents = reader.read(located)
     sources = [Pin(name=d.name, version=d.version) for d in located if not d.archive.is_wheel]
-    for name, requires in engine.declared(sources, solved.pins, request).items():
+    for name, requires in engine.declared(sources, pins, request).items():
         contents[name] = replace(contents[name], requires=requires)
     lock = Lock(
         distributions=located,
@@ -195,13 +234,11 @@ def _locate(
     return Resolution(lock=lock, contents=contents, request=request)
 
 
-def _wanted_after_all(
-    question: Question, kept: Sequence[Package], resolution: Resolution, excludes: set[str]
-) -> set[str]:
-    if not excludes:
+def _wanted_after_all(question: Question, search: _Search, resolution: Resolution) -> set[str]:
+    if not search.excludes:
         return set()
-    whole = composition(resolution, kept, question.platform)
-    return {name for package in kept for name in whole.missing(package) if name in excludes}
+    whole = composition(resolution, search.kept, question.platform)
+    return {n for package in search.kept for n in whole.missing(package) if n in search.excludes}
 
 
 def _own_names(packages: Iterable[Package]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ layer's shared distributions go to the next package that needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from packaging.utils import canonicalize_name
@@ -43,15 +43,10 @@ class Composition:
         """Declared needs over lock and platform."""
         requires = {d.name: d.requires for d in self.platform.distributions if d.state.present}
         requires |= {name: contents.requires for name, contents in self.contents.items()}
-        overrides: dict[str, str] = {
-            canonicalize_name(requirement.name): str(requirement)
-            for package in self.packages
-            for requirement in package.overrides
-        }
         return Graph(
             requires=requires,
             environment=self.platform.interpreter.markers,
-            overrides=overrides,
+            overrides={},
         )
 
     @cached_property
@@ -68,7 +63,11 @@ class Composition:
 
     def needs(self, package: Package) -> tuple[str, ...]:
         """Canonical names that the package needs, wherever they come from."""
-        return self.graph.closure(package.requires, package.exclude)
+        overrides: dict[str, str] = {
+            canonicalize_name(each.name): str(each) for each in package.overrides
+        }
+        graph = replace(self.graph, overrides=overrides)
+        return graph.closure(package.requires, package.exclude)
 
     def missing(self, package: Package) -> tuple[str, ...]:
         """Names it needs that are neither locked nor on the platform: excluded by another."""

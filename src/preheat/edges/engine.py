@@ -83,7 +83,10 @@ _UNREACHABLE = re.compile(
     r"server error|HTTP status (?:server error|5\d\d)|network is disabled|Network connectivity",
     re.IGNORECASE,
 )
+_SILENT = re.compile(r"timed? ?out|Could not connect|dns error|network is disabled", re.IGNORECASE)
 _RETRIES = "2"
+# What the next start need not suffer again: the disk and the network are not the package.
+_PASSING = re.compile(r"No space left on device|os error (?:28|122)|Disk quota exceeded")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +130,14 @@ class Engine:
                 timeout=self._source.patience(),
             )
         except InstallError as error:
-            return Unsolved(wall=error.message, unreachable=True)
+            return Unsolved(wall=error.message, unreachable=True, silent=True)
         if answer.returncode != 0:
             wall = _redact(answer.stderr.strip())
-            return Unsolved(wall=wall, unreachable=bool(_UNREACHABLE.search(wall)))
+            return Unsolved(
+                wall=wall,
+                unreachable=bool(_UNREACHABLE.search(wall)),
+                silent=bool(_SILENT.search(wall)),
+            )
         changes = json.loads(answer.stdout or "{}").get("changes", ())
         pins = tuple(
             Pin(name=canonicalize_name(change["name"]), version=change["version"])
@@ -228,7 +235,10 @@ class Engine:
             timeout=timeout,
         )
         if answer.returncode != 0:
-            raise InstallError(install_failure(answer), wall=_redact(answer.stderr))
+            passing = _UNREACHABLE.search(answer.stderr) or _PASSING.search(answer.stderr)
+            raise InstallError(
+                install_failure(answer), wall=_redact(answer.stderr), passing=bool(passing)
+            )
         (target / ".lock").unlink(missing_ok=True)
 
     def _request_arguments(self, request: Request) -> list[str]:
@@ -345,7 +355,10 @@ def install_failure(answer: subprocess.CompletedProcess[str]) -> str:
     ]
     if not wanted:
         return lines[-1] if lines else f"uv ended with exit {answer.returncode}"
-    return ": ".join(dict.fromkeys(wanted))
+    said = [
+        line for line in text.partition("[stderr]")[2].partition("hint:")[0].splitlines() if line
+    ]
+    return ": ".join(dict.fromkeys([*wanted, *(line.strip() for line in said[-1:])]))
 
 
 def _make_shadow(platform: Platform, directory: Path) -> Path:

@@ -48,7 +48,9 @@ class Unsolved:
     Attributes:
         wall: the solver's own words, shown under ``--verbose``.
         unreachable: the index did not answer, so nothing is known about the request.
+        silent: it did not even refuse; asking it more costs as much time again.
     """
 
     wall: str
     unreachable: bool = False
+    silent: bool = False

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
 class RecordState(str, Enum):
     """What the files of an installed distribution say against its RECORD.
 
-    The three kinds of leftover count as absent: an installer died there.
+    All but the first two count as absent: an installer died there, or its import says so.
     """
 
     WHOLE = "whole"
@@ -18,6 +18,8 @@ class RecordState(str, Enum):
     INCOMPLETE = "files of RECORD are missing"
     NAMELESS = "no metadata"
     TILDE = "left behind by an interrupted uninstall"
+    TRUNCATED = "files differ in size from its RECORD"
+    BROKEN = "it does not import"
 
     @property
     def present(self) -> bool:
@@ -151,6 +153,17 @@ class Platform:
             if distribution.name == name and distribution.state.present:
                 return distribution
         return None
+
+    def without(self, names: Iterable[str], state: RecordState) -> Platform:
+        """The same platform with those distributions marked as not present."""
+        marked = frozenset(names)
+        return replace(
+            self,
+            distributions=tuple(
+                replace(each, state=state) if each.name in marked and each.state.present else each
+                for each in self.distributions
+            ),
+        )
 
     @property
     def leftovers(self) -> tuple[Distribution, ...]:
