@@ -26,8 +26,8 @@ demo: $(ready) ## the whole job around a stand-in platform that has torch (downl
 demo-small: $(ready) ## the same around a platform without torch, for slow connections
 	@$(python) demo/run.py --small
 
-bench: $(ready) ## measure the warm start
-	@$(python) -m bench
+bench: $(ready) ## measure the warm start (others by name: make bench ARGS="payload predicted")
+	@$(python) -m bench $(ARGS)
 
 clean: ## remove everything that these commands made
 	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

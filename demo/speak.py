@@ -14,7 +14,7 @@ def main() -> None:
     timing = ready.choose("word-timing")
     start = "warm" if ready.warm else "cold"
     print(f"{start} start in {ready.seconds * 1000:.1f} ms")
-    print(f"attention by {attention}, word timing by {timing}")
+    print(f"attention by {attention or 'nothing'}, word timing by {timing or 'nothing'}")
 
     tokens = tokenise(TEXT)
     print(f"transformers: {TEXT!r} is {len(tokens)} tokens")

@@ -434,6 +434,32 @@ def test_an_index_that_answers_500_for_one_file_costs_that_package(
     assert_nothing_left(ground, layers=1)
 
 
+def test_an_index_that_answers_500_for_one_project_costs_those_who_need_it(
+    ground: Ground, index: Index
+) -> None:
+    index.fail("/simple/good/", 500)
+    ground.write(package("good"), package("last"), index=index, index_timeout=1)
+    answer = ground.warm()
+    assert answer.status("last") == "installed"
+    assert answer.status("good") == "skipped"
+    assert "does not answer" in answer.reason("good")
+    index.heal()
+    assert ground.warm().status("good") == "installed"  # not remembered against it
+
+
+def test_a_failed_build_is_remembered_and_not_tried_at_the_next_cold_start(
+    ground: Ground, index: Index
+) -> None:
+    index.publish(tinybackend(), tiny_setuptools())
+    index.publish_sdist(module("unbuildable"), UNBUILDABLE_WHEEL)
+    ground.write(package("unbuildable"), package("last"), index=index)
+    assert ground.warm().status("unbuildable") == "failed"
+    again = ground.warm("--cold")
+    assert again.status("unbuildable") == "skipped"
+    assert "failed before" in again.reason("unbuildable")
+    assert ground.warm("--retry").status("unbuildable") == "failed"
+
+
 def test_when_the_index_is_gone_the_last_good_layers_serve(ground: Ground, index: Index) -> None:
     ground.write(package("good", required=True), index=index, index_timeout=1)
     assert ground.warm().code == 0

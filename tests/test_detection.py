@@ -295,7 +295,7 @@ def test_a_distribution_without_the_promised_import_counts_as_absent(bare: Platf
     assert finding(wanted, bare).reason == ("nothing on the platform provides import numbers_.wide")
 
 
-def test_what_is_present_and_does_not_import_fails_with_its_exception(
+def test_what_is_present_and_does_not_import_is_put_into_a_layer_instead(
     tmp_path: Path, index: Index
 ) -> None:
     broken = Project(name="fragile", version="1.0", files={"fragile.py": "raise OSError('abi')\n"})
@@ -304,9 +304,23 @@ def test_what_is_present_and_does_not_import_fails_with_its_exception(
     ground = Ground(root=tmp_path / "ground", python=platform.python)
     ground.write(package("fragile"), index=index)
     answer = ground.warm()
-    assert "OSError: abi" in answer.stderr  # why it was looked at again
-    assert answer.status("fragile") == "failed"
-    assert answer.reason("fragile") == "import fragile failed: OSError: abi"
+    assert "OSError: abi" in answer.stderr  # why the platform's own was not enough
+    assert answer.status("fragile") == "installed"
+    assert ground.warm().document["warm"]
+
+
+def test_a_truncated_package_of_the_platform_is_put_into_a_layer_instead(
+    tmp_path: Path, index: Index
+) -> None:
+    lonely = Project(name="lonely", version="1.0", files={"lonely/__init__.py": "A = 1\n"})
+    platform = make_platform(tmp_path / "venv", projects=[lonely])
+    (platform.site / "lonely/__init__.py").write_text("", encoding="utf-8")
+    index.publish(lonely)
+    ground = Ground(root=tmp_path / "ground", python=platform.python)
+    ground.write(package("lonely", check="import lonely; assert lonely.A == 1"), index=index)
+    answer = ground.warm()
+    assert answer.status("lonely") == "installed"
+    assert "lonely: files differ in size" in str(answer.document["platform"]["leftovers"])
 
 
 def test_a_half_installed_package_is_installed_whole_and_the_leftover_is_reported(

@@ -387,6 +387,18 @@ def test_an_override_of_the_manifest_lets_a_package_accept_the_platforms_torch(
     assert distributions_in(worker.warm().layer("never")) == {"never-1"}
 
 
+def test_an_override_reaches_nobody_elses_packages(
+    tmp_path: Path, index: Index, image: Platform
+) -> None:
+    worker = Worker(place=tmp_path, platform=image, index=index)
+    newer = entry("newer-torch", requires=["torch>=3"], imports=["torch"])
+    worker.write([entry("never", override=["torch>=2"]), newer, entry("speech")])
+    result = worker.warm()
+    assert result.status("never") == "installed"
+    assert result.status("newer-torch") == "skipped"
+    assert f"torchaudio-{TORCH.partition('+')[0]}" in distributions_in(result.layer("speech"))
+
+
 # -- what the manifest says of dependencies ---------------------------------------------------
 
 
