@@ -10,7 +10,7 @@ from rich.text import Text
 
 from preheat.edges.cleaning import Freed, Tier
 from preheat.words.plan import Action, Plan, Step
-from preheat.words.report import PackageReport, Report
+from preheat.words.report import PackageReport, Report, VolumeReport
 
 _STYLE = {
     "platform": "green",
@@ -90,11 +90,13 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
     if report.stages:
         stages = ", ".join(f"{stage.name} {stage.seconds:.2f} s" for stage in report.stages)
         out.print(f"stages: {stages}")
-    for volume in report.volumes:
+    for volumes in _by_filesystem(report.volumes):
+        first = volumes[0]
+        roles = ", ".join(volume.role for volume in volumes)
         out.print(
-            f"{volume.path} ({volume.role}{'; ' if volume.kind else ''}{volume.kind}): "
-            f"{_mb(volume.before)} MB free before, {_mb(volume.after)} after"
-            + ("" if volume.quota_known else " (a quota may leave less)")
+            f"{first.path} ({roles}{'; ' if first.kind else ''}{first.kind}): "
+            f"{_mb(first.before)} MB free before, {_mb(first.after)} after"
+            + ("" if first.quota_known else " (a quota may leave less)")
         )
     if report.platform is not None:
         out.print(_platform_line(report))
@@ -131,6 +133,14 @@ def show_cleaning(tiers: Iterable[Tier], freed: Freed | None) -> None:
         for name, size in freed.tiers:
             table.add_row(name, _mb(size), "freed" if size else "nothing to free")
     out.print(table)
+
+
+def _by_filesystem(volumes: Iterable[VolumeReport]) -> list[list[VolumeReport]]:
+    """Roles that share a filesystem: the same numbers before and after."""
+    groups: dict[tuple[str, int], list[VolumeReport]] = {}
+    for volume in volumes:
+        groups.setdefault((volume.kind, volume.before), []).append(volume)
+    return list(groups.values())
 
 
 def _show_traces(out: Console, report: Report) -> None:
