@@ -221,7 +221,7 @@ def _variable(option: click.Option) -> str:
 def _settings() -> dict[str, str]:
     from preheat.words.settings import SETTINGS
 
-    return {setting.argument: setting.variable for setting in SETTINGS}
+    return {setting.key: setting.variable for setting in SETTINGS}
 
 
 def _context() -> click.Context:

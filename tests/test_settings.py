@@ -54,8 +54,11 @@ def test_a_setting_is_written_as_the_manifest_writes_it(setting: Setting) -> Non
 def test_a_setting_has_one_name_in_three_spellings() -> None:
     spelled = {setting.key: (setting.variable, setting.option) for setting in SETTINGS}
     assert spelled["store"] == ("PREHEAT_STORE", "--store")
-    assert spelled["space.clean-below"] == ("PREHEAT_CLEAN_BELOW", "--clean-below")
-    assert spelled["index.find-links"] == ("PREHEAT_INDEX_FIND_LINKS", "--index-find-links")
+    assert spelled["space.clean-below"] == ("PREHEAT_CLEAN_BELOW", "--set space.clean-below")
+    assert spelled["index.find-links"] == (
+        "PREHEAT_INDEX_FIND_LINKS",
+        "--set index.find-links",
+    )
 
 
 def test_defaults_say_that_they_are() -> None:
@@ -131,10 +134,10 @@ def test_an_empty_variable_states_nothing() -> None:
     ("key", "value", "option"),
     [
         ("offline", True, "--offline"),
-        ("compile", False, "--no-compile"),
+        ("compile", False, "--set compile"),
         ("store", Path("/volume"), "--store"),
-        ("index_extra", ("https://a/",), "--index-extra"),
-        ("keep_free", "1GB", "--keep-free"),
+        ("index.extra", ("https://a/",), "--set index.extra"),
+        ("space.keep-free", "1GB", "--set space.keep-free"),
     ],
 )
 def test_the_command_line_gives_text_or_values(key: str, value: object, option: str) -> None:
@@ -153,7 +156,7 @@ def test_a_bad_variable_is_named_with_what_is_allowed() -> None:
 def test_a_bad_argument_is_named_as_the_option() -> None:
     (line,) = refused({}, deadline="soon")
     assert line.startswith('command line --deadline: found "soon"; allowed: a duration')
-    (line,) = refused({}, index_extra=3)
+    (line,) = refused({}, **{"index.extra": 3})
     assert line.endswith("or several with spaces between")
 
 

@@ -62,6 +62,11 @@ class Outcome:
         """Whether the package can be imported."""
         return self.status in READY
 
+    @property
+    def required(self) -> bool:
+        """Whether the worker cannot live without it here: what is not wanted is not missed."""
+        return self.step.package.required and not self.lasting
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Active:
@@ -85,7 +90,7 @@ class Account:
     def report(self, pace: Pace, store: Store) -> Report:
         """The report, as of now."""
         return Report(
-            ready=all(o.good for o in self.outcomes if o.step.package.required),
+            ready=all(o.good for o in self.outcomes if o.required),
             warm=False,
             seconds=round(pace.seconds, 3),
             packages=tuple(_package(outcome, store) for outcome in self.outcomes),
@@ -145,7 +150,7 @@ def _package(outcome: Outcome, store: Store) -> PackageReport:
     return PackageReport(
         name=step.package.name,
         status=outcome.status,
-        required=step.package.required,
+        required=outcome.required,
         version=step.version,
         reason=outcome.reason,
         layer=str(store.layer(step.layer)) if in_layer else None,
@@ -156,7 +161,8 @@ def _package(outcome: Outcome, store: Store) -> PackageReport:
         exact=step.exact,
         distributions=tuple(f"{d.name}=={d.version}" for d in step.distributions),
         shadows=tuple(
-            Shadow(name=name, platform=theirs, layer=ours) for name, theirs, ours in step.shadows
+            Shadow(name=name, platform_version=theirs, layer_version=ours)
+            for name, theirs, ours in step.shadows
         ),
         seconds=outcome.seconds,
         trace=outcome.trace,

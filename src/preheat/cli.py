@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ class Options:
     as_json: bool
     offline: bool | None
     verbose: int
+    settings: tuple[str, ...]
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,10 +49,11 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         options = Options(
             manifest=given.pop("manifest"),
             store=given.pop("store"),
-            python=given.pop("python"),
+            python=_executable(given.pop("python")),
             as_json=given.pop("as_json"),
             offline=given.pop("offline") or None,
             verbose=given.pop("verbose"),
+            settings=given.pop("settings"),
         )
         _guarded(options, lambda: command(options, **given))
 
@@ -72,6 +75,13 @@ _PARAMETERS = (
     ),
     click.option("--json", "as_json", is_flag=True, help="Print data for programs."),
     click.option("--offline", is_flag=True, help="Ask no index."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any setting of the manifest: --set space.keep-free=2GB.",
+    ),
     click.option("-v", "--verbose", count=True, help="Show tracebacks and the solver's words."),
 )
 
@@ -111,7 +121,7 @@ def plan(options: Options, locked: bool) -> None:
 def warm(options: Options, deadline: float | None, retry: bool, locked: bool, cold: bool) -> None:
     """Make the manifest's packages ready."""
     begin = time.perf_counter()
-    document = None if retry or cold else _follow(options, begin)
+    document = None if retry or cold or locked else _follow(options, begin)
     if document is None:
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
     if options.as_json:
@@ -127,17 +137,23 @@ def warm(options: Options, deadline: float | None, retry: bool, locked: bool, co
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--deadline", type=float, help="Seconds; optional packages are not waited for.")
 @click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
+@click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_common
-def run(options: Options, deadline: float | None, retry: bool, command: tuple[str, ...]) -> None:
+def run(
+    options: Options,
+    deadline: float | None,
+    retry: bool,
+    locked: bool,
+    command: tuple[str, ...],
+) -> None:
     """Warm, then become COMMAND with everything on its path."""
     begin = time.perf_counter()
-    document = None if retry else _follow(options, begin)
+    document = None if retry or locked else _follow(options, begin)
     if document is None:
-        document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=False)
+        document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
     if not document["ready"]:
-        missing = [p["name"] for p in document["packages"] if p["required"]]
-        raise RequiredPackageError(f"required and not ready, among {', '.join(missing)}")
+        raise start.required_error(document["packages"], hint="the whole report: preheat report")
     environment = _environment_of(document)
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606  # becoming it is the job
@@ -268,8 +284,8 @@ def _stop(text: str, error: PreheatError) -> NoReturn:
 
 
 def _follow(options: Options, begin: float) -> dict[str, Any] | None:
-    """The short path: what the pointer says, where it is valid."""
-    facts = _pointer(options)
+    """The short path: what the pointer says, where it is valid and no setting is stated here."""
+    facts = None if options.settings else _pointer(options)
     if facts is None:
         return None
     start.note(facts)
@@ -338,7 +354,21 @@ def _order(
 
 
 def _command_line(options: Options, extra: Mapping[str, object]) -> dict[str, object]:
-    return {"store": options.store, "offline": options.offline, **extra}
+    stated: dict[str, object] = {}
+    for text in options.settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {text}: write it as KEY=VALUE")
+        stated[key.strip()] = value.strip()
+    own = {"store": options.store, "offline": options.offline, **extra}
+    return {**stated, **{key: value for key, value in own.items() if value is not None}}
+
+
+def _executable(text: str) -> str:
+    """An interpreter by path or by name; a venv's own link is kept as it is."""
+    if os.sep in text:
+        return os.path.abspath(text)
+    return shutil.which(text) or text
 
 
 def _manifest(options: Options) -> Path:

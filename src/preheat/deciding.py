@@ -67,7 +67,7 @@ class Decided:
     def outcome(self, step: Step) -> Outcome:
         """The outcome to begin with: as planned."""
         planned = Outcome.planned(step)
-        planned.lasting = unmet(step.package.when, self.platform) is not None
+        planned.lasting = not step.wanted
         planned.trace = self.walls.get(step.package.name, "")
         return planned
 
@@ -107,6 +107,7 @@ class Decision:
         settings = self._order.settings
         with self._pace.stage("probe"):
             platform = probe(self._order.executable)
+        with self._pace.stage("fingerprint"):
             before = fingerprint(platform.interpreter.sites)
         places = {"store": settings.store, "cache": self._store.cache}
         volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
@@ -149,15 +150,18 @@ class Decision:
         )
 
     def resolve(self, workplace: Workplace) -> Resolution:
-        """A fresh resolution of every package, wherever it could come from.
+        """A fresh resolution of every package that is wanted here and not provided.
 
         Raises:
             ResolutionError: the index does not answer.
         """
         with self._pace.stage("probe"):
             platform = probe(self._order.executable)
+        prover = Prover(self._order, self._store, self._pace, remember=False)
+        settled, platform = self._settle(platform, prover)
+        left = tuple(p for p in self._packages if p.name not in settled)
         engine = self._engine(platform, (), workplace)
-        question = self._question(platform, self._packages)
+        question = self._question(platform, left)
         with self._pace.stage("resolve"):
             return resolve(question, engine, self._reader(remember=workplace.lasting))
 
@@ -173,7 +177,9 @@ class Decision:
         for package in self._packages:
             reason = unmet(package.when, platform)
             if reason:
-                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+                settled[package.name] = Step(
+                    package=package, action=Action.SKIP, reason=reason, wanted=False
+                )
                 continue
             sighting = _sighting(package, platform)
             broken = [name for name, files in sighting.truncated.items() if files]

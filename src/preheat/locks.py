@@ -70,11 +70,10 @@ class Locks:
             if not error.data.get("unreachable"):
                 raise
             self.pace.listener.event("index-unreachable", reason=error.message)
-            return self._from_the_past(question)
+            return self._from_the_past(question, str(error.data["why"]))
         if self.remember:
             write_lock(found.lock, found.contents, self._file(question))
-        reason = "the index does not answer for something that it needs"
-        return Answer(resolution=found, unanswered=dict.fromkeys(found.unanswered, reason))
+        return Answer(resolution=found, unanswered=found.unanswered)
 
     def _from(self, lock: Lock, question: Question) -> Answer:
         return Answer(resolution=from_lock(lock, question, self.reader), unanswered={})
@@ -89,6 +88,12 @@ class Locks:
             raise LockError(
                 f"{file} was made for another platform (other Python, or other distributions)",
                 hint="make it again on this platform: preheat lock",
+            )
+        uncovered = [p.name for p in question.packages if p.name not in lock.packages]
+        if uncovered:
+            raise LockError(
+                f"{file} was made where {', '.join(uncovered)} was not wanted",
+                hint="make it again on this machine: preheat lock",
             )
         return lock
 
@@ -109,16 +114,16 @@ class Locks:
         fresh = not lock.refused or age < self.order.settings.retry_after
         return lock if fresh or self.order.settings.offline else None
 
-    def _from_the_past(self, question: Question) -> Answer:
+    def _from_the_past(self, question: Question, why: str) -> Answer:
         """The last good layers serve while the index is silent."""
         found = best_lock(question.packages, question.platform, self._older(question))
         lock, missing = found or (_EMPTY, question.packages)
-        reason = "the index cannot be reached, and the store has no earlier resolution of it"
+        reason = f"{why}, and the store has no earlier resolution of it"
         if self.order.settings.offline:
             reason = "offline, and neither the platform nor the store has it"
         return Answer(
             resolution=from_lock(lock, question, self.reader),
-            unanswered={package.name: reason for package in missing},
+            unanswered={package.name: self.pace.late(package) or reason for package in missing},
         )
 
     def _older(self, question: Question) -> list[Lock]:

@@ -43,6 +43,13 @@ class Pace:
             return None
         return self.deadline - self.seconds
 
+    def late(self, package: Package) -> str | None:
+        """The sentence that says the deadline has passed for that package, where it has."""
+        left = self.left(package)
+        if left is None or left > 0:
+            return None
+        return f"the deadline of {self.deadline:g} s has passed"
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage of the whole start."""

@@ -18,8 +18,10 @@ from preheat.deciding import Decided, Decision, Workplace
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress, by_importance
 from preheat.edges import bootstrap, staging
+from preheat.edges.cleaning import clean
 from preheat.edges.lock_file import write_lock
 from preheat.edges.pointer import Left, keep_report, leave_pointer
+from preheat.edges.probe import read_volumes
 from preheat.edges.proof import Stack
 from preheat.edges.store import LayerFacts, Store
 from preheat.edges.watch import watch
@@ -27,7 +29,6 @@ from preheat.pace import Pace
 from preheat.seams import Listener
 from preheat.words.errors import InstallError
 from preheat.words.lock import Lock
-from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Plan, Step
 from preheat.words.proof import Proof
@@ -77,6 +78,7 @@ class Provision:
         """
         begin = time.time()
         self._store.prepare()
+        self._clean_if_low()
         with self._store.stage() as scratch, self._store.engine_cache() as cache:
             workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
             decided = self._decision.decide(workplace)
@@ -89,6 +91,12 @@ class Provision:
         return report
 
     # What is done
+
+    def _clean_if_low(self) -> None:
+        volume = read_volumes({"store": self._store.root})[0]
+        if volume.free < self.order.settings.space.clean_below:
+            freed = clean(self._store)
+            self._pace.listener.event("cleaned", mb=round(freed.bytes / 1e6, 1))
 
     def _carry_out(self, decided: Decided) -> tuple[list[Outcome], Progress]:
         progress = Progress()
@@ -125,13 +133,12 @@ class Provision:
     def _make_ready(self, outcome: Outcome, decided: Decided, progress: Progress) -> None:
         """Brings one package to its proof; what fails is written into its outcome."""
         step = outcome.step
-        if self._is_late(step.package):
-            self._skip_late(outcome)
-            return
         layers = [*progress.layers, *([step.layer] if step.layer not in progress.layers else [])]
         key = verdict_key([name for name in layers if name], step.package, decided.platform)
         known = decided.prover.verdicts.get(key)
         if step.action is Action.REUSE and known is not None and known.ok:
+            return
+        if self._skip_late(outcome):
             return
         try:
             if step.action is Action.INSTALL:
@@ -142,30 +149,27 @@ class Provision:
         except InstallError as error:
             outcome.status, outcome.reason = "failed", error.message
             outcome.trace = str(error.data.get("wall", ""))
-            if error.data.get("deadline"):
-                self._skip_late(outcome)
-            elif error.data.get("passing"):
+            if self._skip_late(outcome):
+                return
+            if error.data.get("passing"):
                 outcome.remembered = False
             else:
                 failed = Proof(package=step.package.name, ok=False, reason=error.message)
                 decided.prover.remember(key, failed)
             return
         outcome.seconds["prove"] = round(proof.seconds, 3)
-        if not proof.ok and self._is_late(step.package):
-            self._skip_late(outcome)
+        if not proof.ok and self._skip_late(outcome):
             return
         decided.prover.remember(key, proof)
         if not proof.ok:
             outcome.status, outcome.reason, outcome.trace = "failed", proof.reason, proof.trace
 
-    def _is_late(self, package: Package) -> bool:
-        left = self._pace.left(package)
-        return left is not None and left <= 0
-
-    def _skip_late(self, outcome: Outcome) -> None:
+    def _skip_late(self, outcome: Outcome) -> bool:
         """Only this start is in a hurry: the next one tries again."""
-        outcome.status, outcome.remembered = "skipped", False
-        outcome.reason = f"the deadline of {self._pace.deadline:g} s has passed"
+        late = self._pace.late(outcome.step.package)
+        if late:
+            outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
+        return late is not None
 
     def _install(self, outcome: Outcome, decided: Decided, progress: Progress) -> Proof:
         """Into staging, checked, compiled, proved, published."""

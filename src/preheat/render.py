@@ -81,7 +81,9 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
     out.print(table)
     for package in report.packages:
         if package.shadows:
-            hidden = ", ".join(f"{s.name} {s.platform} by {s.layer}" for s in package.shadows)
+            hidden = ", ".join(
+                f"{s.name} {s.platform_version} by {s.layer_version}" for s in package.shadows
+            )
             out.print(f"{package.name} hides the platform's {hidden}")
     if verbose:
         _show_traces(out, report)
@@ -110,7 +112,7 @@ def show_history(history: Sequence[dict[str, object]]) -> None:
     if history:
         console().print(
             f"{len(history)} starts remembered: {ready} ready ({ready / len(history):.0%}), "
-            f"{warm} warm"
+            f"{warm} warm; the last one was {'warm' if history[-1].get('warm') else 'cold'}"
         )
 
 

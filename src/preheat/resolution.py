@@ -66,14 +66,14 @@ class Resolution:
 
     Attributes:
         walls: what the solver said about each refused package, in its own words.
-        unanswered: packages that the index could not be asked about.
+        unanswered: package name to why the index could not be asked about it.
     """
 
     lock: Lock
     contents: dict[str, Contents]
     request: Request
     walls: dict[str, str] = field(default_factory=dict)
-    unanswered: tuple[str, ...] = ()
+    unanswered: dict[str, str] = field(default_factory=dict)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         packages=tuple(p.name for p in question.packages if p.name not in search.unanswered),
         refused=tuple(sorted(refused.items())),
     )
-    return replace(resolution, lock=lock, walls=search.walls, unanswered=tuple(search.unanswered))
+    return replace(resolution, lock=lock, walls=search.walls, unanswered=search.unanswered)
 
 
 def composition(
@@ -156,7 +156,7 @@ class _Search:
         kept: packages that are in the solution.
         solved: the solution.
         walls: what the solver said about each package that it refused.
-        unanswered: packages that the index could not be asked about.
+        unanswered: package name to why the index could not be asked about it.
     """
 
     def __init__(self, question: Question, excludes: set[str], engine: Engine) -> None:
@@ -164,7 +164,7 @@ class _Search:
         self.kept: list[Package] = []
         self.solved = Solved(pins=())
         self.walls: dict[str, str] = {}
-        self.unanswered: list[str] = []
+        self.unanswered: dict[str, str] = {}
         self._question = question
         self._engine = engine
 
@@ -206,14 +206,22 @@ class _Search:
             raise _unreachable(outcome)
         else:
             # One project of the index may be out of order, and costs those who need it.
-            self.unanswered.append(package.name)
+            self.unanswered[package.name] = _silence(outcome)
+
+
+def _silence(outcome: Unsolved) -> str:
+    if "401 Unauthorized" in outcome.wall:
+        return "the index refuses to answer (401 Unauthorized): check its credentials"
+    return "the index does not answer for something that it needs"
 
 
 def _unreachable(outcome: Unsolved) -> ResolutionError:
+    refuses = "401 Unauthorized" in outcome.wall
     return ResolutionError(
         "the index does not answer: " + outcome.wall.replace("\n", " ")[:400],
         hint="check the network and the index settings; layers that are there go on serving",
         unreachable=True,
+        why=_silence(outcome) if refuses else "the index cannot be reached",
     )
 
 

@@ -19,8 +19,10 @@ from preheat.activation import activate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
+
+    from preheat.words.errors import RequiredPackageError
 
 FORMAT = 1
 _BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
@@ -89,6 +91,9 @@ class Ready:
     def __iter__(self) -> Iterator[PackageState]:
         return iter(self._packages.values())
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._packages
+
     def __len__(self) -> int:
         return len(self._packages)
 
@@ -142,7 +147,7 @@ def warm(
     _enter(ready, facts)
     ready.seconds = time.perf_counter() - begin
     if not ready.ok:
-        _raise_required(ready)
+        raise required_error(facts["packages"], hint=f"the whole report: {ready.report}")
     return ready
 
 
@@ -243,13 +248,17 @@ def seal(data: bytes) -> int:
     return hash(tuple(data))
 
 
-def driver() -> list[object]:
-    """The NVIDIA driver's version line and the number of devices, as the kernel tells them."""
+def driver() -> list[bytes]:
+    """The NVIDIA driver's version and each device's model, as the kernel tells them."""
     try:
         with open(_DRIVER, "rb") as file:
-            return [file.readline(), len(os.listdir(_GPUS))]
+            found = [file.readline()]
+        for device in sorted(os.listdir(_GPUS)):
+            with open(os.path.join(_GPUS, device, "information"), "rb") as file:
+                found.append(file.readline())
     except OSError:
         return []
+    return found
 
 
 def site_state(site: str) -> tuple[int, list[str]]:
@@ -392,13 +401,14 @@ def _go_cold(
     return {**facts, "packages": report["packages"]}
 
 
-def _raise_required(ready: Ready) -> None:
+def required_error(packages: Iterable[Mapping[str, Any]], *, hint: str) -> RequiredPackageError:
+    """The error for a start in which a required package is not ready."""
     from preheat.words.errors import RequiredPackageError
 
-    missing = [package for package in ready if package.required and not package.ok]
-    reasons = "; ".join(f"{package.name}: {package.reason}" for package in missing)
-    raise RequiredPackageError(
-        f"required and not ready: {reasons}",
-        hint=f"the whole report: {ready.report}",
+    missing = [PackageState(row) for row in packages]
+    missing = [package for package in missing if package.required and not package.ok]
+    return RequiredPackageError(
+        "required and not ready: " + "; ".join(f"{p.name}: {p.reason}" for p in missing),
+        hint=hint,
         packages=tuple(package.name for package in missing),
     )

@@ -215,7 +215,7 @@ def _dependencies() -> tuple[Path, ...]:
         for text in owner.requires or ():
             requirement = Requirement(text)
             marker = requirement.marker
-            wanted = marker is None or any(marker.evaluate({"extra": e}) for e in ("", "http2"))
+            wanted = marker is None or marker.evaluate({"extra": ""})
             if wanted and requirement.name not in seen:
                 seen.add(requirement.name)
                 queue.append(requirement.name)

@@ -16,6 +16,7 @@ from preheat.edges.default_store import default_store
 from preheat.edges.store import write_atomically
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import parse_manifest
+from preheat.words.notation import redact
 
 # Flags of pip that change nothing here: layers are new directories, fetched once.
 _WITHOUT_EFFECT = {
@@ -67,7 +68,14 @@ def read_call(name: str, import_name: str | None, command: Sequence[str]) -> Cal
         if word == "--no-build-isolation":
             isolation = False
         elif flag in _WITH_VALUE:
-            index.append((_WITH_VALUE[flag], value if equals else words.pop(0) if words else ""))
+            address = value if equals else words.pop(0) if words else ""
+            if redact(address) != address:
+                raise ManifestError(
+                    f"install_command of {name}: the address after {flag} holds credentials, and "
+                    "what is asked for is kept in the store",
+                    hint="set PREHEAT_INDEX_URL, or keep the credentials in netrc",
+                )
+            index.append((_WITH_VALUE[flag], address))
         elif word in _WITHOUT_EFFECT:
             continue
         elif word.startswith("-"):

@@ -80,7 +80,8 @@ _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|Request failed after|Could not connect|"
     r"connection (?:refused|reset|closed)|timed? ?out|dns error|Temporary failure in name|"
-    r"server error|HTTP status (?:server error|5\d\d)|network is disabled|Network connectivity",
+    r"server error|HTTP status (?:server error|5\d\d)|network is disabled|Network connectivity|"
+    r"401 Unauthorized",
     re.IGNORECASE,
 )
 _SILENT = re.compile(r"timed? ?out|Could not connect|dns error|network is disabled", re.IGNORECASE)

@@ -142,7 +142,8 @@ class Package(_Redacted):
     required: Flag = Field(
         default=False,
         description="Whether the worker cannot live without the package: if it is not ready, "
-        "preheat ends with exit status 3.",
+        "preheat ends with exit status 3. Where `when` does not hold it is not wanted and not "
+        "missed.",
     )
     when: Condition = Field(
         default_factory=Condition,
@@ -167,8 +168,8 @@ class Package(_Redacted):
     )
     override: Overrides = Field(
         default=(),
-        description="Requirements (PEP 508) that replace whatever anyone else declares for the "
-        "same distribution.",
+        description="Requirements (PEP 508) that replace, for this package, whatever others "
+        "declare for the same distribution.",
     )
     import_timeout: Limit | None = Field(
         default=None,

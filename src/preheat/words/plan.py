@@ -53,6 +53,7 @@ class Step:
         exact: False where an archive's contents had to be estimated.
         shadows: platform distributions that the layer hides: name, platform's version, ours.
         over: digests of the layers beneath, in order.
+        wanted: False where the package's condition does not hold.
     """
 
     package: Package
@@ -68,6 +69,7 @@ class Step:
     exact: bool = True
     shadows: tuple[tuple[str, str, str], ...] = ()
     over: tuple[str, ...] = ()
+    wanted: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,4 +110,8 @@ class Plan:
     @property
     def ready(self) -> bool:
         """Whether every required package would be there."""
-        return all(s.action is not Action.SKIP for s in self.steps if s.package.required)
+        return all(
+            step.action is not Action.SKIP
+            for step in self.steps
+            if step.package.required and step.wanted
+        )

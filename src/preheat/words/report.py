@@ -13,11 +13,11 @@ Status = Literal["platform", "reused", "installed", "skipped", "failed"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shadow:
-    """A distribution of the platform that a layer hides."""
+    """A distribution of the platform that a layer hides, in both versions."""
 
     name: str
-    platform: str
-    layer: str
+    platform_version: str
+    layer_version: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

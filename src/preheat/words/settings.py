@@ -2,7 +2,8 @@
 
 A setting is stated in the manifest, over that in an environment variable, over that on the
 command line. Each has one name in three spellings: `space.clean-below` in the manifest,
-`PREHEAT_CLEAN_BELOW` in the environment, `--clean-below` on the command line.
+`PREHEAT_CLEAN_BELOW` in the environment, `--set space.clean-below=2GB` on the command line; store,
+offline and deadline have options of their own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ NOT_SETTINGS = frozenset({"PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG"})
 INTERNAL = "PREHEAT_INTERNAL_"
 """How the variables begin by which preheat talks to its own children."""
 
+OWN_OPTION = frozenset({"store", "offline", "deadline"})
+"""Settings that have an option of their own on the command line; `--set` states the others."""
+
 _BOOLEANS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -79,17 +83,13 @@ class Setting:
     @property
     def variable(self) -> str:
         """Its environment variable."""
-        return PREFIX + self.argument.upper()
+        name = self.key.removeprefix("space.").replace(".", "_").replace("-", "_")
+        return PREFIX + name.upper()
 
     @property
     def option(self) -> str:
         """Its option on the command line."""
-        return "--" + self.argument.replace("_", "-")
-
-    @property
-    def argument(self) -> str:
-        """Its name among the arguments of the command line, an identifier."""
-        return self.key.removeprefix("space.").replace(".", "-").replace("-", "_")
+        return f"--{self.key}" if self.key in OWN_OPTION else f"--set {self.key}"
 
     @property
     def allowed(self) -> str:
@@ -184,7 +184,7 @@ def resolve_settings(
     """Return the settings that manifest, environment and command line state together.
 
     An empty variable states nothing, and so does an argument that is None. The keys of
-    `command_line` are the settings' `argument` names, its values text or already typed. Relative
+    `command_line` are the settings' keys, its values text or already typed. Relative
     paths start at `here`, the working directory; those in the manifest at the manifest's own.
     `default_store` is used where nobody states a store.
 
@@ -259,11 +259,10 @@ def _outside(
 ) -> Iterator[tuple[object, Source]]:
     if text := environment.get(setting.variable, "").strip():
         yield text, Source(kind="environment", name=setting.variable)
-    argument = command_line.get(setting.argument)
+    argument = command_line.get(setting.key)
     if argument is not None:
-        option = "--no-" + setting.option[2:] if argument is False else setting.option
         stated = str(argument) if isinstance(argument, Path) else argument
-        yield stated, Source(kind="command line", name=option)
+        yield stated, Source(kind="command line", name=setting.option)
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Problem]:
@@ -275,7 +274,7 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _unknown_arguments(command_line: Mapping[str, object]) -> Iterator[Problem]:
-    known = [setting.argument for setting in SETTINGS]
+    known = [setting.key for setting in SETTINGS]
     for argument in command_line:
         if argument not in known:
             yield _unknown(f"command line {argument}", "argument", argument, known)
