@@ -7,7 +7,6 @@ same case; everything else is files: distributions, torch's own version file, ``
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import subprocess
@@ -20,39 +19,43 @@ from preheat.words.errors import PlatformError
 from preheat.words.platform import Accelerator, Gpu, Interpreter, Platform, Torch, Volume
 
 # Runs in the platform's interpreter, which may not have preheat: standard library only.
+# It imports nothing that an interpreter has not loaded: the answer is Python's own spelling.
 _ASK = """
-import json, os, platform, sys, sysconfig
+import os, sys
+from importlib.machinery import EXTENSION_SUFFIXES
 path = [p for p in sys.path if p and os.path.isdir(p)]
 sites = [p for p in path if os.path.basename(p) in ("site-packages", "dist-packages")]
-for key in ("purelib", "platlib"):
-    p = sysconfig.get_path(key)
-    if p in path and p not in sites:
-        sites.append(p)
-v = sys.implementation.version
+name, host = sys.implementation.name, os.uname()
+def spelled(v):
+    text = "%d.%d.%d" % v[:3]
+    return text if v.releaselevel == "final" else text + v.releaselevel[0] + str(v.serial)
+version = spelled(sys.version_info)
 markers = {
-    "implementation_name": sys.implementation.name,
-    "implementation_version": "%d.%d.%d" % v[:3],
+    "implementation_name": name,
+    "implementation_version": spelled(sys.implementation.version),
     "os_name": os.name,
-    "platform_machine": platform.machine(),
-    "platform_release": platform.release(),
-    "platform_system": platform.system(),
-    "platform_version": platform.version(),
-    "python_full_version": platform.python_version(),
-    "platform_python_implementation": platform.python_implementation(),
-    "python_version": ".".join(platform.python_version_tuple()[:2]),
+    "platform_machine": host.machine,
+    "platform_release": host.release,
+    "platform_system": host.sysname,
+    "platform_version": host.version,
+    "python_full_version": version,
+    "platform_python_implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(name, name),
+    "python_version": "%d.%d" % sys.version_info[:2],
     "sys_platform": sys.platform,
 }
-stdlib = sysconfig.get_path("stdlib")
-print("preheat-probe:" + json.dumps(dict(
+try:
+    libc = os.confstr("CS_GNU_LIBC_VERSION")
+except (OSError, ValueError):
+    libc = "musl"
+managed = os.path.join(os.path.dirname(os.__file__), "EXTERNALLY-MANAGED")
+print("preheat-probe:" + repr(dict(
     base_executable=getattr(sys, "_base_executable", None) or sys.executable,
-    version=platform.python_version(), full_version=sys.version,
-    abi=sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag,
-    cache_tag=sys.implementation.cache_tag,
-    libc=" ".join(platform.libc_ver()).strip() or "musl",
-    machine=platform.machine(), prefix=sys.prefix, base_prefix=sys.base_prefix,
+    version=version, full_version=sys.version,
+    abi=EXTENSION_SUFFIXES[0].strip(".").rpartition(".")[0],
+    cache_tag=sys.implementation.cache_tag, libc=libc, machine=host.machine,
+    prefix=sys.prefix, base_prefix=sys.base_prefix,
     path=path, sites=sites, markers=markers,
-    externally_managed=sys.prefix == sys.base_prefix
-        and os.path.exists(os.path.join(stdlib, "EXTERNALLY-MANAGED")),
+    externally_managed=sys.prefix == sys.base_prefix and os.path.exists(managed),
 )))
 """
 _SUPPORTED = (3, 10)
@@ -104,7 +107,7 @@ def ask_interpreter(executable: str) -> Interpreter:
             f"{answer.stderr.strip()[-500:]}",
             hint="name a Python of the platform with --python",
         )
-    facts = json.loads(line.partition(":")[2])
+    facts = ast.literal_eval(line.partition(":")[2])
     major, minor = (int(part) for part in facts["version"].split(".")[:2])
     if (major, minor) < _SUPPORTED:
         raise PlatformError(
