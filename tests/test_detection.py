@@ -607,3 +607,36 @@ def test_debians_packages_are_seen_and_kept_behind_a_venv_with_system_site_packa
     warm_over_debian(Ground(root=tmp_path / "ground", python=platform.python), index)
     assert tree_digest(DEBIAN_SITE) == before
     assert os.listdir(platform.site) == []
+
+
+# -- what is remembered of a platform ------------------------------------------------------------
+
+
+def test_an_inventory_is_remembered_until_an_installer_was_there(
+    tmp_path: Path, bare: Platform
+) -> None:
+    path = [str(bare.site)]
+    memory = inventory.Memory(place=tmp_path / "memory", keeps=True)
+    install_tree(NUMBERS, bare.site)
+    first = inventory.read(path, memory)
+    assert memory.recall(path[0]) == inventory.read(path) == first
+    install_tree(Project(name="other", version="2", files={"other.py": ""}), bare.site)
+    assert memory.recall(path[0]) is None
+    assert {d.name for d in inventory.read(path, memory)} == {"num-bers", "other"}
+
+
+def test_a_plan_remembers_no_inventory(tmp_path: Path, bare: Platform) -> None:
+    install_tree(NUMBERS, bare.site)
+    memory = inventory.Memory(place=tmp_path / "memory", keeps=False)
+    assert inventory.read([str(bare.site)], memory)
+    assert not (tmp_path / "memory").exists()
+
+
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, bare: Platform) -> None:
+    install_tree(NUMBERS, bare.site)
+    memory = inventory.Memory(place=tmp_path / "memory", keeps=True)
+    first = inventory.read([str(bare.site)], memory)
+    (kept,) = memory.place.iterdir()
+    for text in ("", "{", "[]", '{"stamp": [], "distributions": [{}]}'):
+        kept.write_text(text, encoding="utf-8")
+        assert inventory.read([str(bare.site)], memory) == first

@@ -106,7 +106,7 @@ class Decision:
         """
         settings = self._order.settings
         with self._pace.stage("probe"):
-            platform = probe(self._order.executable)
+            platform = probe(self._order.executable, self._memory(workplace))
         with self._pace.stage("fingerprint"):
             before = fingerprint(platform.interpreter.sites)
         places = {"store": settings.store, "cache": self._store.cache}
@@ -156,7 +156,7 @@ class Decision:
             ResolutionError: the index does not answer.
         """
         with self._pace.stage("probe"):
-            platform = probe(self._order.executable)
+            platform = probe(self._order.executable, self._memory(workplace))
         prover = Prover(self._order, self._store, self._pace, remember=False)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
@@ -205,6 +205,9 @@ class Decision:
                     "not-importable", package=step.package.name, reason=proof.reason
                 )
         return settled, sound
+
+    def _memory(self, workplace: Workplace) -> inventory.Memory:
+        return inventory.Memory(place=self._store.platforms, keeps=workplace.lasting)
 
     def _question(self, platform: Platform, packages: tuple[Package, ...]) -> Question:
         return Question(

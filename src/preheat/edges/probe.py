@@ -62,17 +62,18 @@ _SUPPORTED = (3, 10)
 _NETWORK_FILESYSTEMS = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "gluster", "virtiofs")
 
 
-def probe(executable: str) -> Platform:
+def probe(executable: str, memory: inventory.Memory | None = None) -> Platform:
     """Everything the platform of that interpreter provides.
 
     Args:
         executable: path of a Python; a venv's symlink is kept as it is.
+        memory: inventories that were made before.
 
     Raises:
         PlatformError: it cannot be run, or is older than Python 3.10.
     """
     interpreter = ask_interpreter(executable)
-    distributions = inventory.read(interpreter.path)
+    distributions = inventory.read(interpreter.path, memory)
     return Platform(
         interpreter=interpreter,
         distributions=distributions,

@@ -5,6 +5,7 @@
     verdicts/KEY.json    what was proved, good or bad
     locks/NAME.toml      what was resolved for a manifest on a platform (PEP 751)
     contents/SHA.json    what is inside an archive
+    platforms/           inventories of site directories that were read before
     bootstraps/DIGEST/   what children of an activated process start with
     starts/              pointers that the warm start follows
     cache/               the engine's; archives in it are hardlinked into layers
@@ -81,6 +82,11 @@ class Store:
     def contents(self) -> Path:
         """What is inside archives, by sha256."""
         return self.root / "contents"
+
+    @property
+    def platforms(self) -> Path:
+        """Inventories of site directories."""
+        return self.root / "platforms"
 
     @property
     def starts(self) -> Path:
