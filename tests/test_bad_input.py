@@ -498,8 +498,9 @@ def old_python(directory: Path) -> Path:
     script = directory / "python3.8"
     text = (
         f"#!{sys.executable}\n"
-        "import platform, sys\n"
-        "platform.python_version = lambda: '3.8.19'\n"
+        "import collections, sys\n"
+        "Version = collections.namedtuple('V', 'major minor micro releaselevel serial')\n"
+        "sys.version_info = Version(3, 8, 19, 'final', 0)\n"
         "exec(sys.argv[sys.argv.index('-c') + 1])\n"
     )
     script.write_text(text, encoding="utf-8")
