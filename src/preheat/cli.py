@@ -214,21 +214,29 @@ def lock(options: Options) -> None:
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Show what could be freed; free nothing.")
+@click.option("--need", metavar="SIZE", help="Stop when that much is free: --need 3GB.")
 @_common
-def clean(options: Options, dry_run: bool) -> None:
-    """Free what is preheat's own and needed by nobody."""
-    from preheat.edges import cleaning
+def clean(options: Options, dry_run: bool, need: str | None) -> None:
+    """Free leftovers and caches, the cheapest loss first."""
+    from preheat.edges.cleaning import Cleaner
     from preheat.edges.store import Store
-    from preheat.render import show_cleaning
+    from preheat.render import show_estimates, show_freed
 
-    store = Store(_store_of(options))
-    tiers = cleaning.survey(store)
-    freed = None if dry_run else cleaning.clean(store)
-    if not options.as_json:
-        show_cleaning(tiers, freed)
-    elif freed is None:
-        _print_json({"tiers": [asdict(tier) for tier in tiers]})
-    else:
+    manifest, settings = _settings_of(options)
+    cleaner = Cleaner(store=Store(settings.store), extra=manifest.space.clean)
+    if dry_run:
+        found = cleaner.survey()
+        if options.as_json:
+            tiers = [
+                {"name": e.tier.name, "loss": e.tier.loss, "bytes": e.bytes, "paths": e.paths}
+                for e in found
+            ]
+            _print_json({"tiers": tiers})
+        else:
+            show_estimates(found)
+        return
+    freed = cleaner.until_free(_size(need)) if need else cleaner.clean()
+    if options.as_json:
         _print_json(
             {
                 "freed": freed.bytes,
@@ -237,6 +245,8 @@ def clean(options: Options, dry_run: bool) -> None:
                 "after": freed.after,
             }
         )
+    else:
+        show_freed(freed)
 
 
 @main.command()
@@ -248,7 +258,7 @@ def report(options: Options, history: bool) -> None:
     from preheat.edges.store import Store
     from preheat.render import show_history, show_report
 
-    store = Store(_store_of(options))
+    store = Store(_settings_of(options)[1].store)
     starts = store.history()
     if history:
         for line in starts:
@@ -383,8 +393,8 @@ def _manifest(options: Options) -> Path:
     return find_manifest(Path.cwd()).absolute()
 
 
-def _store_of(options: Options) -> Path:
-    """The store, also where there is no manifest: cleaning must always be possible."""
+def _settings_of(options: Options) -> tuple[Any, Any]:
+    """Manifest and settings, also where there is no manifest: cleaning must always be possible."""
     from preheat.edges.manifest_file import read_manifest, read_settings
     from preheat.words.errors import ManifestError
     from preheat.words.manifest import Manifest
@@ -395,7 +405,16 @@ def _store_of(options: Options) -> Path:
         if options.manifest is not None:
             raise
         manifest = Manifest()
-    return read_settings(manifest, _command_line(options, {})).store
+    return manifest, read_settings(manifest, _command_line(options, {}))
+
+
+def _size(text: str) -> int:
+    from preheat.words.notation import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text}: a size such as 3GB is allowed") from error
 
 
 def _environment_of(document: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from preheat.deciding import Decided, Decision, Workplace
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress, by_importance
 from preheat.edges import bootstrap, staging
-from preheat.edges.cleaning import clean
+from preheat.edges.cleaning import Cleaner
 from preheat.edges.lock_file import write_lock
 from preheat.edges.pointer import Left, keep_report, leave_pointer
 from preheat.edges.probe import read_volumes
@@ -81,7 +81,7 @@ class Provision:
         self._clean_if_low()
         with self._store.stage() as scratch, self._store.engine_cache() as cache:
             workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
-            decided = self._decision.decide(workplace)
+            decided = self._make_room(self._decision.decide(workplace))
             outcomes, progress = self._carry_out(decided)
             active = self._prove_together(decided, outcomes, progress)
             decided.refuse_changed_platform()
@@ -93,10 +93,28 @@ class Provision:
     # What is done
 
     def _clean_if_low(self) -> None:
+        """Below the threshold, caches go before anything is decided."""
         volume = read_volumes({"store": self._store.root})[0]
-        if volume.free < self.order.settings.space.clean_below:
-            freed = clean(self._store)
-            self._pace.listener.event("cleaned", mb=round(freed.bytes / 1e6, 1))
+        wanted = self.order.settings.space.clean_below
+        if volume.free < wanted:
+            self._clean(wanted, sites=())
+
+    def _make_room(self, decided: Decided) -> Decided:
+        """What does not fit is cleaned for, before anything is left out."""
+        wanted = decided.planner.wanted(self._packages)
+        if wanted is None:
+            return decided
+        self._clean(wanted, decided.platform.interpreter.sites)
+        room = decided.planner.room
+        volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
+        planner = replace(decided.planner, room=replace(room, volumes=volumes))
+        return replace(decided, planner=planner)
+
+    def _clean(self, wanted: int, sites: Sequence[str]) -> None:
+        cleaner = Cleaner(store=self._store, extra=self.order.manifest.space.clean, sites=sites)
+        freed = cleaner.until_free(wanted)
+        for name, size in freed.tiers:
+            self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
 
     def _carry_out(self, decided: Decided) -> tuple[list[Outcome], Progress]:
         progress = Progress()

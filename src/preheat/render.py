@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preheat.edges.cleaning import Freed, Tier
+from preheat.words.cleaning import Estimate, Freed
 from preheat.words.plan import Action, Plan, Step
 from preheat.words.report import PackageReport, Report, VolumeReport
 
@@ -124,17 +124,25 @@ def show_settings(rows: Iterable[tuple[str, str, str]]) -> None:
     console().print(table)
 
 
-def show_cleaning(tiers: Iterable[Tier], freed: Freed | None) -> None:
-    """What could be freed, or what was."""
+def show_estimates(estimates: Iterable[Estimate]) -> None:
+    """What could be freed, the cheapest loss first."""
+    table = _table("tier", "MB", "loss", "what")
+    for each in estimates:
+        shown = ", ".join(each.paths[:3]) + (
+            f" and {len(each.paths) - 3} more" if len(each.paths) > 3 else ""
+        )
+        table.add_row(each.tier.name, _mb(each.bytes), each.tier.loss, shown or "nothing")
+    console().print(table)
+
+
+def show_freed(freed: Freed) -> None:
+    """What was freed, as the filesystem measured it."""
     out = console()
-    table = _table("tier", "MB", "what")
-    if freed is None:
-        for tier in tiers:
-            table.add_row(tier.name, _mb(tier.estimate), ", ".join(tier.paths) or "nothing")
-    else:
-        for name, size in freed.tiers:
-            table.add_row(name, _mb(size), "freed" if size else "nothing to free")
+    table = _table("tier", "MB")
+    for name, size in freed.tiers:
+        table.add_row(name, _mb(size))
     out.print(table)
+    out.print(f"{_mb(freed.before)} MB free before, {_mb(freed.after)} after")
 
 
 def _by_filesystem(volumes: Iterable[VolumeReport]) -> list[list[VolumeReport]]:

@@ -93,6 +93,8 @@ class Ground:
         for place in (home, self.temp):
             place.mkdir(parents=True, exist_ok=True)
         local = {"HOME": str(home), "TMPDIR": str(self.temp), "NO_PROXY": "127.0.0.1"}
+        # What is cleaned is this ground's, never the machine's.
+        local["PREHEAT_INTERNAL_SYSTEM"] = str(self.root / "system")
         return {**clean, **local, "no_proxy": "127.0.0.1", **self.environment}
 
     def run(self, *arguments: str, store: Path | None = None, timeout: float = TIMEOUT) -> Answer:

@@ -104,7 +104,9 @@ class Worker:
         home = self.place / "home"
         home.mkdir(parents=True, exist_ok=True)
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        return {**inherited, "HOME": str(home), **self.extra, **more}
+        # What is cleaned is this worker's, never the machine's.
+        own = {"HOME": str(home), "PREHEAT_INTERNAL_SYSTEM": str(home / "system")}
+        return {**inherited, **own, **self.extra, **more}
 
     def warm(self, *arguments: str, **environment: str) -> Result:
         """Run `preheat warm` for the platform, from outside of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preheat.decisions.compose import Composition
 from preheat.decisions.identity import layer_digest, verdict_key
@@ -70,6 +70,17 @@ class Planner:
                 progress.accept(step)
             steps.append(step)
         return Plan(steps=tuple(steps), needs=self.room.needs(progress.load))
+
+    def wanted(self, packages: tuple[Package, ...]) -> int | None:
+        """Bytes free on the store's filesystem that leave nothing out; None where all fits."""
+        if not any(step.action is Action.SKIP and step.disk for step in self.plan(packages).steps):
+            return None
+        endless = replace(self, room=self.room.boundless())
+        load = Load()
+        for step in endless.plan(packages).steps:
+            if step.action is Action.INSTALL:
+                load += load_of(step)
+        return self.room.wanted(load)
 
     def step(self, package: Package, progress: Progress, later: tuple[Package, ...]) -> Step:
         """What to do for one package, given what earlier ones have placed."""

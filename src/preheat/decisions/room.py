@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preheat.words.plan import Need
 from preheat.words.platform import Volume
@@ -75,6 +75,15 @@ class Room:
                 )
             )
         return tuple(found)
+
+    def boundless(self) -> Room:
+        """The same volumes, as if nothing were short: to tell what everything would take."""
+        endless = tuple(replace(volume, free=2**62, inodes=None) for volume in self.volumes)
+        return replace(self, volumes=endless)
+
+    def wanted(self, load: Load) -> int:
+        """Bytes that must be free on the store's filesystem for the load and the reserve."""
+        return sum(n.bytes + n.reserve for n in self.needs(load) if "store" in n.role.split(", "))
 
     def refusal(self, load: Load) -> str | None:
         """The sentence that says what is short, or None where the load can be finished."""

@@ -1,98 +1,143 @@
-"""Frees what is preheat's own and needed by nobody: dead staging, the engine's cache.
+"""Makes room: preheat's own leftovers first, then what is known to be a cache, tier by tier.
 
-Only names inside the store are touched, no link is followed, and what a living start uses is
-left alone. Freed bytes are what statvfs says, before and after.
+Freed bytes are what statvfs says, before and after, on the filesystem that each tier lies on.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from preheat.decisions.tiers import Habitat, tiers
+from preheat.edges import deletion
 from preheat.edges.store import Store, now
+from preheat.words.cleaning import Estimate, Freed, Place, Tier
+
+STAGING = Tier(name="staging of starts that ended", loss="nothing", places=())
+# Set by tests, so that they clean nothing of the machine that they run on.
+SYSTEM = "PREHEAT_INTERNAL_SYSTEM"
+CACHE = Tier(name="the engine's cache", loss="archives are downloaded again", places=())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tier:
-    """One kind of thing that can be given up.
+@dataclass(frozen=True, kw_only=True)
+class Cleaner:
+    """Cleans around one store.
 
     Attributes:
-        estimate: bytes that removing it should free; files linked elsewhere are not counted.
-        paths: what would be removed.
+        extra: directories that the manifest adds.
+        sites: the platform's site directories: closed, whatever is asked.
     """
 
-    name: str
-    estimate: int
-    paths: tuple[str, ...]
+    store: Store
+    extra: Sequence[str] = ()
+    sites: Sequence[str] = ()
+
+    def survey(self) -> tuple[Estimate, ...]:
+        """What could be freed now, the cheapest loss first."""
+        rules = self._rules()
+        found = [
+            _own(STAGING, self.store.unreferenced_staging(now())),
+            _own(CACHE, [self.store.cache] if self.store.cache_is_idle() else []),
+        ]
+        for tier in self._tiers():
+            parts = [deletion.estimate(place, rules) for place in tier.places]
+            found.append(
+                Estimate(
+                    tier=tier,
+                    bytes=sum(size for size, _ in parts),
+                    paths=tuple(path for _, paths in parts for path in paths),
+                )
+            )
+        return tuple(found)
+
+    def clean(self, enough: Callable[[], bool] = lambda: False) -> Freed:
+        """Gives tiers up, one after the other, until it is enough or nothing is left.
+
+        Args:
+            enough: asked before each tier.
+        """
+        before = _free(self.store.root)
+        freed: list[tuple[str, int]] = []
+        for tier, places, remove in self._removals():
+            if enough():
+                break
+            free = [_free(place) for place in places]
+            remove()
+            gained = sum(_free(p) - was for p, was in zip(places, free, strict=True))
+            freed.append((tier.name, max(0, gained)))
+        return Freed(tiers=tuple(freed), before=before, after=_free(self.store.root))
+
+    def until_free(self, wanted: int) -> Freed:
+        """Cleans until that many bytes are free on the store's filesystem."""
+        return self.clean(lambda: _free(self.store.root) >= wanted)
+
+    def _removals(self) -> Iterator[tuple[Tier, list[Path], Callable[[], object]]]:
+        store = self.store
+        yield STAGING, [store.root], lambda: store.drop_staging(now())
+        yield CACHE, [store.root], store.drop_cache
+        rules = self._rules()
+        for tier in self._tiers():
+            yield tier, _filesystems(tier.places), partial(_remove, tier, rules)
+
+    def _tiers(self) -> tuple[Tier, ...]:
+        return tiers(
+            Habitat(
+                home=os.path.realpath(os.path.expanduser("~")),
+                temp=os.path.realpath(tempfile.gettempdir()),
+                user=_user(),
+                environment=os.environ,
+                extra=self.extra,
+                system=os.environ.get(SYSTEM, ""),
+            )
+        )
+
+    def _rules(self) -> deletion.Rules:
+        precious = ["/", os.path.expanduser("~"), os.getcwd(), sys.prefix]
+        closed = [str(self.store.root), *self.sites]
+        return deletion.Rules(
+            user=os.geteuid(),
+            now=now(),
+            in_use=deletion.in_use(),
+            precious=frozenset(os.path.realpath(path) for path in precious),
+            closed=frozenset(os.path.realpath(path) for path in closed),
+        )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Freed:
-    """What cleaning gave back: bytes by tier, as the filesystem measured them."""
-
-    tiers: tuple[tuple[str, int], ...]
-    before: int
-    after: int
-
-    @property
-    def bytes(self) -> int:
-        """All of it together."""
-        return sum(size for _, size in self.tiers)
+def _remove(tier: Tier, rules: deletion.Rules) -> None:
+    for place in tier.places:
+        deletion.remove(place, rules)
 
 
-def survey(store: Store) -> tuple[Tier, ...]:
-    """What could be removed now, the cheapest loss first."""
-    dead = store.unreferenced_staging(now())
-    cache = [store.cache] if store.cache.is_dir() and store.cache_is_idle() else []
-    return (
-        _tier("staging of starts that ended", list(dead)),
-        _tier("the engine's cache", [p for p in cache if any(p.iterdir())]),
-    )
-
-
-def clean(store: Store) -> Freed:
-    """Removes them, tier by tier."""
-    before = after = _free(store.root)
-    freed = []
-    for name, remove in _removals(store):
-        free = _free(store.root)
-        remove()
-        after = _free(store.root)
-        freed.append((name, max(0, after - free)))
-    return Freed(tiers=tuple(freed), before=before, after=after)
-
-
-def _removals(store: Store) -> tuple[tuple[str, Callable[[], object]], ...]:
-    def staging() -> None:
-        store.drop_staging(now())
-
-    return (("staging of starts that ended", staging), ("the engine's cache", store.drop_cache))
-
-
-def _tier(name: str, places: list[Path]) -> Tier:
-    return Tier(
-        name=name,
-        estimate=sum(_unshared(place) for place in places),
-        paths=tuple(str(place) for place in places),
-    )
+def _own(tier: Tier, places: Iterable[Path]) -> Estimate:
+    present = [place for place in places if place.is_dir() and any(place.iterdir())]
+    return Estimate(tier=tier, bytes=sum(map(_unshared, present)), paths=tuple(map(str, present)))
 
 
 def _unshared(place: Path) -> int:
     """Bytes of blocks that no name outside keeps alive."""
-    total = 0
-    links: dict[int, int] = {}
+    found = deletion.Found()
     for parent, _, names in os.walk(place):
         for name in names:
             try:
-                status = os.lstat(os.path.join(parent, name))
+                found.meet(os.lstat(os.path.join(parent, name)))
             except OSError:
                 continue
-            links[status.st_ino] = links.get(status.st_ino, 0) + 1
-            if links[status.st_ino] == status.st_nlink:
-                total += status.st_blocks * 512
-    return total
+    return found.bytes
+
+
+def _filesystems(places: Iterable[Place]) -> list[Path]:
+    """One existing root for each filesystem that the places lie on."""
+    roots: dict[int, Path] = {}
+    for place in places:
+        if os.path.isdir(place.root):
+            roots.setdefault(os.stat(place.root).st_dev, Path(place.root))
+    return list(roots.values())
 
 
 def _free(place: Path) -> int:
@@ -100,3 +145,10 @@ def _free(place: Path) -> int:
         place = place.parent
     stats = os.statvfs(place)
     return stats.f_bavail * stats.f_frsize
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.geteuid())

@@ -35,6 +35,7 @@ from preheat.words.notation import (
     Alternatives,
     CapabilityName,
     Check,
+    Directories,
     Duration,
     Flag,
     FrozenMap,
@@ -214,6 +215,11 @@ class Space:
         default=500 * 10**6,
         description="How much stays free after everything is installed; what does not fit above "
         "it is not installed.",
+    )
+    clean: Directories = Field(
+        default=(),
+        description="More directories whose contents are caches, given up last of all. Absolute "
+        "paths; ~ is not read.",
     )
 
 

@@ -538,4 +538,5 @@ Requirements = Annotated[
     tuple[RequirementText, ...], Several(allowed="an array of requirements, at least one", least=1)
 ]
 Urls = Annotated[tuple[Url, ...], Several(allowed="an array of URLs")]
+Directories = Annotated[tuple[PathText, ...], Several(allowed="an array of paths")]
 PathsOrUrls = Annotated[tuple[PathOrUrl, ...], Several(allowed="an array of paths and URLs")]

@@ -1,0 +1,265 @@
+"""Removes what a Place names, and nothing else, whatever has been planted there.
+
+Every step goes by the descriptor of a directory that is already open, never by a path: a name
+that becomes a symlink between the look and the deletion is a name, not a way out. No filesystem
+boundary is crossed, also not a bind mount's; nothing that a process has open or mapped, nothing
+of another user and nothing young is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from preheat.words.cleaning import Place
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What is left alone in every place.
+
+    Attributes:
+        user: the only owner whose files may go.
+        now: unix time that ages are told from.
+        in_use: device and inode of everything that a process holds.
+        precious: absolute directories; nothing that is or holds one of them goes.
+        closed: absolute directories; nothing in them goes either.
+    """
+
+    user: int
+    now: float
+    in_use: frozenset[tuple[int, int]]
+    precious: frozenset[str]
+    closed: frozenset[str]
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What lies below an entry that may go.
+
+    Attributes:
+        links: inode to how many of its names were met, its link count and its bytes.
+        kept: something in it must stay.
+    """
+
+    links: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    kept: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of blocks that removing every name that was met gives back."""
+        return sum(size for met, links, size in self.links.values() if met >= links)
+
+    def meet(self, status: os.stat_result) -> None:
+        """Counts one name of a file."""
+        met, _, _ = self.links.get(status.st_ino, (0, 0, 0))
+        self.links[status.st_ino] = (met + 1, status.st_nlink, status.st_blocks * 512)
+
+
+def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
+    """Bytes that removing the place would free, and the entries that would go."""
+    total = Found()
+    names = []
+    with _opened(place, rules) as root:
+        if root is None:
+            return 0, ()
+        for name in _entries(root, place, rules):
+            found = _Walk(place, rules, root).look(root, name)
+            if found.links and not (place.whole and found.kept):
+                names.append(os.path.join(place.root, name))
+                for inode, (met, links, size) in found.links.items():
+                    before, _, _ = total.links.get(inode, (0, 0, 0))
+                    total.links[inode] = (before + met, links, size)
+    return total.bytes, tuple(names)
+
+
+def remove(place: Place, rules: Rules) -> None:
+    """Removes what the place names; what must stay stays, with the directories above it."""
+    with _opened(place, rules) as root:
+        if root is None:
+            return
+        for name in _entries(root, place, rules):
+            walk = _Walk(place, rules, root)
+            if place.whole and walk.look(root, name).kept:
+                continue
+            walk.take(root, name)
+
+
+def in_use() -> frozenset[tuple[int, int]]:
+    """Device and inode of every file that a process of ours has open or mapped (proc(5))."""
+    found: set[tuple[int, int]] = set()
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        base = f"/proc/{process}"
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"{base}/fd"):
+                with contextlib.suppress(OSError):
+                    status = os.stat(f"{base}/fd/{descriptor}")
+                    found.add((status.st_dev, status.st_ino))
+        with contextlib.suppress(OSError):
+            for link in ("cwd", "exe"):
+                status = os.stat(f"{base}/{link}")
+                found.add((status.st_dev, status.st_ino))
+        with contextlib.suppress(OSError), open(f"{base}/maps", "rb") as maps:
+            for line in maps:
+                fields = line.split(None, 5)
+                if len(fields) == 6 and fields[4] != b"0":
+                    major, minor = (int(part, 16) for part in fields[3].split(b":"))
+                    found.add((os.makedev(major, minor), int(fields[4])))
+    return frozenset(found)
+
+
+class _Walk:
+    """One entry of a place, and everything below it, by descriptors."""
+
+    def __init__(self, place: Place, rules: Rules, root: int) -> None:
+        self._place = place
+        self._rules = rules
+        self._device = os.fstat(root).st_dev
+        self._mount = _mount(root)
+
+    def look(self, parent: int, name: str) -> Found:
+        """What taking that entry would remove."""
+        found = Found()
+        self._visit(parent, name, found, found.meet)
+        return found
+
+    def take(self, parent: int, name: str) -> None:
+        """Takes that entry, as far as it may go."""
+        self._visit(parent, name, Found(), None)
+
+    def _visit(
+        self,
+        parent: int,
+        name: str,
+        found: Found,
+        see: Callable[[os.stat_result], None] | None,
+    ) -> bool:
+        """Looks at an entry, or takes it; True where it is gone, or would be."""
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            return self._visit_directory(parent, name, found, see)
+        if not self._may_go(name, status):
+            found.kept = True
+            return False
+        if see is not None:
+            see(status)
+            return True
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=parent)
+            return True
+        return False
+
+    def _visit_directory(
+        self,
+        parent: int,
+        name: str,
+        found: Found,
+        see: Callable[[os.stat_result], None] | None,
+    ) -> bool:
+        inner = self._enter(parent, name)
+        if inner is None:
+            found.kept = True
+            return False
+        try:
+            # Somebody has just made it, or is about to fill it.
+            young = self._is_young(os.fstat(inner))
+            left = [n for n in _listed(inner) if not self._visit(inner, n, found, see)]
+        finally:
+            os.close(inner)
+        found.kept = found.kept or young
+        stays = bool(left) or young or bool(self._place.within)
+        if see is None and not stays:
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=parent)
+        return not stays
+
+    def _enter(self, parent: int, name: str) -> int | None:
+        """The directory as a descriptor, if it is still one, ours, unheld, and on this mount."""
+        try:
+            inner = os.open(name, _DIRECTORY, dir_fd=parent)
+        except OSError:
+            return None
+        status = os.fstat(inner)
+        foreign = status.st_uid != self._rules.user or self._is_held(status)
+        if foreign or status.st_dev != self._device or _mount(inner) != self._mount:
+            os.close(inner)
+            return None
+        return inner
+
+    def _may_go(self, name: str, status: os.stat_result) -> bool:
+        if self._place.within and not fnmatchcase(name, self._place.within):
+            return False
+        foreign = status.st_uid != self._rules.user
+        return not foreign and not self._is_young(status) and not self._is_held(status)
+
+    def _is_young(self, status: os.stat_result) -> bool:
+        return self._rules.now - max(status.st_mtime, status.st_ctime) < self._place.age
+
+    def _is_held(self, status: os.stat_result) -> bool:
+        return (status.st_dev, status.st_ino) in self._rules.in_use
+
+
+@contextlib.contextmanager
+def _opened(place: Place, rules: Rules) -> Iterator[int | None]:
+    """The place's root as a descriptor; None where it is absent, a link, or not to be cleaned."""
+    descriptor = None
+    if not _is_refused(place, rules):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(place.root, _DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _is_refused(place: Place, rules: Rules) -> bool:
+    """A root that is relative, reached by a link, closed, or too precious to be emptied."""
+    root = os.path.normpath(place.root)
+    if not os.path.isabs(place.root) or os.path.realpath(root) != root or root == "/":
+        return True
+    if any(_holds(closed, root) for closed in rules.closed):
+        return True
+    everything = "*" in place.patterns
+    return everything and any(_holds(root, other) for other in rules.precious | rules.closed)
+
+
+def _holds(directory: str, path: str) -> bool:
+    """Whether the path is that directory, or lies in it."""
+    return os.path.join(path, "").startswith(os.path.join(directory, ""))
+
+
+def _entries(root: int, place: Place, rules: Rules) -> list[str]:
+    """Names in the root that fit a pattern, and neither are nor hold anything precious."""
+    spared = rules.precious | rules.closed
+    return [
+        name
+        for name in _listed(root)
+        if any(fnmatchcase(name, pattern) for pattern in place.patterns)
+        and not any(_holds(os.path.join(place.root, name), other) for other in spared)
+    ]
+
+
+def _listed(directory: int) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _mount(descriptor: int) -> bytes:
+    """The mount that a descriptor lies on: a bind mount has its device's number, and its own."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
+        for line in info:
+            if line.startswith(b"mnt_id:"):
+                return line
+    return b""
