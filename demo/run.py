@@ -47,7 +47,7 @@ def show(*, small: bool) -> None:
     os.environ["PREHEAT_STORE"] = str(store.resolve())
     before = fingerprint(platform)
 
-    heading("What would be done, to the byte; nothing is changed")
+    heading("What would be done; sizes are predicted from the wheels' own directories")
     run(python, "-m", "preheat", "plan", "--manifest", MANIFEST)
     heading("The first start is cold; it reports what was found, decided, done and proved")
     run(python, "-m", "preheat", "warm", "--manifest", MANIFEST)

@@ -32,10 +32,14 @@ def make(where: Path, *, small: bool) -> Path:
     interpreter = where / "bin" / "python"
     complete = where / "complete"
     if complete.exists():
-        print(f"platform: {where}, made by an earlier run", flush=True)
+        print(f"stand-in platform: {where}, made by an earlier run", flush=True)
     else:
         size = f"{megabytes_to_download(provides):,.0f} MB"
-        print(f"platform: {size} to download, less what uv's cache already has", flush=True)
+        print(
+            f"stand-in platform: {size} to download, this once, less what uv's cache has; "
+            "the start that is shown downloads more, as its plan will say",
+            flush=True,
+        )
         uv("venv", "--quiet", "--clear", "--python", sys.executable, str(where))
     # Images are mostly built by pip, which compiles what it installs.
     arguments = ["--compile-bytecode", "--python", str(interpreter)]

@@ -337,7 +337,7 @@ def test_what_needs_a_protected_library_uses_the_platforms(started: Result) -> N
 def test_a_distribution_that_a_layer_shadows_is_listed_with_both_versions(
     started: Result,
 ) -> None:
-    hidden = {"name": "old", "platform_version": "1", "layer_version": "2"}
+    hidden = {"name": "old", "platform_version": "1", "layer_version": "2", "needed_by": ["modern"]}
     assert started.package("modern")["shadows"] == [hidden]
 
 

@@ -123,6 +123,9 @@ def cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     # As pip does, or the program that imports preheat writes this; all else stays to be written.
     compiled = (str(ground.python), "-m", "compileall", "-q", str(preheat_in(home / "platform")))
     subprocess.run(compiled, check=True, timeout=MINUTES)
+    # What the interpreter itself imports when it starts (setuptools' .pth) is nobody's doing.
+    environment = ground.surroundings()
+    subprocess.run((str(ground.python), "-c", ""), check=True, timeout=MINUTES, env=environment)
     before = tree_digest(home / "platform")
     answer = inside(ground, "warm", "--json")
     after = tree_digest(home / "platform")

@@ -104,6 +104,7 @@ def test_every_setting_has_a_variable() -> None:
         "PREHEAT_COMPILE": "No",
         "PREHEAT_CLEAN_BELOW": "2 GiB",
         "PREHEAT_KEEP_FREE": "1000",
+        "PREHEAT_CLEAN": "/scratch /models/tmp",
         "PREHEAT_INDEX_URL": "https://index/simple",
         "PREHEAT_INDEX_EXTRA": "https://a/ https://b/",
         "PREHEAT_INDEX_FIND_LINKS": "/wheels https://c/",
@@ -116,7 +117,9 @@ def test_every_setting_has_a_variable() -> None:
     settings = resolve({}, environment)
     assert settings.store == Path("/volume")
     assert (settings.offline, settings.compile) == (True, False)
-    assert settings.space == Space(clean_below=2**31, keep_free=1000)
+    assert settings.space == Space(
+        clean_below=2**31, keep_free=1000, clean=("/scratch", "/models/tmp")
+    )
     assert settings.index.url == "https://index/simple"
     assert settings.index.extra == ("https://a/", "https://b/")
     assert settings.index.find_links == ("/wheels", "https://c/")
@@ -226,14 +229,6 @@ def test_rows_show_values_as_they_are_written_and_no_credentials() -> None:
 def test_no_error_shows_credentials() -> None:
     lines = refused({"PREHEAT_INDEX_URL": "htp://user:secret@host"})
     assert "secret" not in "\n".join(lines)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("Torch", True), ("nvidia_cublas.cu12", True), ("nvidia", False), ("torch-geometric", False)],
-)
-def test_the_protected_set_is_matched_by_canonical_name(name: str, expected: bool) -> None:
-    assert resolve().protects(name) is expected
 
 
 # Where layers are kept by default

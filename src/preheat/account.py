@@ -17,7 +17,6 @@ from preheat.words.report import (
     PackageReport,
     PlatformReport,
     Report,
-    Shadow,
     Status,
     VolumeReport,
 )
@@ -123,10 +122,10 @@ def shadowed_modules(outcomes: Iterable[Outcome], composition: Composition) -> t
     for outcome in outcomes:
         if outcome.status not in ("reused", "installed"):
             continue
-        for name, _, _ in outcome.step.shadows:
+        for shadow in outcome.step.shadows:
             names |= {
                 path.split("/")[0].removesuffix(".py")
-                for path, _ in composition.contents[name].files
+                for path, _ in composition.contents[shadow.name].files
                 if path.endswith(".py") and path.count("/") <= 1
             }
     return tuple(sorted(name for name in names if name.isidentifier()))
@@ -160,10 +159,7 @@ def _package(outcome: Outcome, store: Store) -> PackageReport:
         payload=step.payload,
         exact=step.exact,
         distributions=tuple(f"{d.name}=={d.version}" for d in step.distributions),
-        shadows=tuple(
-            Shadow(name=name, platform_version=theirs, layer_version=ours)
-            for name, theirs, ours in step.shadows
-        ),
+        shadows=step.shadows,
         seconds=outcome.seconds,
         trace=outcome.trace,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from preheat import start
 from preheat.edges import child
 from preheat.edges.calls import Call, read_call, write_manifest
-from preheat.words.errors import PreheatError
+from preheat.words.errors import ManifestError, PreheatError
 
 # What this process asked for so far: later calls are resolved together with it.
 _asked: dict[str, Call] = {}
@@ -42,10 +42,11 @@ def check_and_install_package(
     """
     call = read_call(package_name, import_name, install_command or ())
     before = [kept for name, kept in _asked.items() if name != call.name]
-    manifest = write_manifest([*before, call])
     label = f"{package_name} ({description})" if description else package_name
     try:
-        ready = start.warm(manifest)
+        ready = start.warm(write_manifest([*before, call]))
+    except ManifestError:
+        raise
     except PreheatError as error:
         sys.stderr.write(f"preheat: {label}: {error}\n")
         return False

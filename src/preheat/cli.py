@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ sys.dont_write_bytecode = True
 import click
 
 from preheat import __version__, start
+from preheat.seams import Listener
 from preheat.words.errors import PreheatError, RequiredPackageError
 
 NOT_READY = RequiredPackageError.exit_status
@@ -101,7 +103,7 @@ def plan(options: Options, locked: bool) -> None:
     from preheat.provision import Provision
 
     order = _order(options, {}, locked=NAME if locked else None)
-    with _listener(options) as listen:
+    with _listener() as listen:
         decided, report = Provision(order, listen).plan()
     if options.as_json:
         _print_json({**asdict(report), "ready": decided.ready, "needs": _needs(decided)})
@@ -113,12 +115,16 @@ def plan(options: Options, locked: bool) -> None:
 
 
 @main.command()
-@click.option("--deadline", type=float, help="Seconds; optional packages are not waited for.")
+@click.option(
+    "--deadline",
+    metavar="DURATION",
+    help="Optional packages are not waited for longer than that: --deadline 90s.",
+)
 @click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @click.option("--cold", is_flag=True, help="Go the long way even where the pointer is valid.")
 @_common
-def warm(options: Options, deadline: float | None, retry: bool, locked: bool, cold: bool) -> None:
+def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold: bool) -> None:
     """Make the manifest's packages ready."""
     begin = time.perf_counter()
     document = None if retry or cold or locked else _follow(options, begin)
@@ -131,18 +137,24 @@ def warm(options: Options, deadline: float | None, retry: bool, locked: bool, co
         from preheat.render import show_report
 
         show_report(report_from(document), verbose=bool(options.verbose))
+    if not document["ready"]:
+        click.echo(f"preheat: {start.required_error(document['packages'], hint='')}", err=True)
     sys.exit(0 if document["ready"] else NOT_READY)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--deadline", type=float, help="Seconds; optional packages are not waited for.")
+@click.option(
+    "--deadline",
+    metavar="DURATION",
+    help="Optional packages are not waited for longer than that: --deadline 90s.",
+)
 @click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_common
 def run(
     options: Options,
-    deadline: float | None,
+    deadline: str | None,
     retry: bool,
     locked: bool,
     command: tuple[str, ...],
@@ -154,6 +166,10 @@ def run(
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
     if not document["ready"]:
         raise start.required_error(document["packages"], hint="the whole report: preheat report")
+    for package in document["packages"]:
+        if not _is_ok(package):
+            text = f"preheat: not available: {package['name']}: {package['reason']}"
+            click.echo(text, err=True)
     environment = _environment_of(document)
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606  # becoming it is the job
@@ -171,13 +187,14 @@ def status(options: Options) -> None:
 
     file = _manifest(options)
     settings = read_settings(read_manifest(file), _command_line(options, {}))
-    facts = _pointer(options)
+    _, why_cold = _pointer(options)
     rows = settings.rows()
     if options.as_json:
         _print_json(
             {
                 "manifest": str(file),
-                "warm": facts is not None,
+                "warm": not why_cold,
+                "why_cold": why_cold,
                 "settings": [{"key": k, "value": v, "source": s} for k, v, s in rows],
             }
         )
@@ -186,7 +203,7 @@ def status(options: Options) -> None:
 
     show_settings(rows)
     click.echo(f"manifest: {file}")
-    click.echo("the next start is " + ("warm" if facts is not None else "cold"))
+    click.echo(f"the next start is cold: {why_cold}" if why_cold else "the next start is warm")
 
 
 @main.command()
@@ -198,7 +215,7 @@ def lock(options: Options) -> None:
 
     order = _order(options, {}, locked=None)
     file = order.manifest_file.parent / NAME
-    with _listener(options) as listen:
+    with _listener() as listen:
         made = Provision(order, listen).lock(file)
     refused = dict(made.refused)
     if options.as_json:
@@ -222,8 +239,8 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
     from preheat.edges.store import Store
     from preheat.render import show_estimates, show_freed
 
-    manifest, settings = _settings_of(options)
-    cleaner = Cleaner(store=Store(settings.store), extra=manifest.space.clean)
+    settings = _settings_of(options)
+    cleaner = Cleaner(store=Store(settings.store), extra=settings.space.clean)
     if dry_run:
         found = cleaner.survey()
         if options.as_json:
@@ -258,7 +275,7 @@ def report(options: Options, history: bool) -> None:
     from preheat.edges.store import Store
     from preheat.render import show_history, show_report
 
-    store = Store(_settings_of(options)[1].store)
+    store = Store(_settings_of(options).store)
     starts = store.history()
     if history:
         for line in starts:
@@ -295,7 +312,7 @@ def _stop(text: str, error: PreheatError) -> NoReturn:
 
 def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     """The short path: what the pointer says, where it is valid and no setting is stated here."""
-    facts = None if options.settings else _pointer(options)
+    facts = None if options.settings else _pointer(options)[0]
     if facts is None:
         return None
     start.note(facts)
@@ -314,7 +331,7 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     }
 
 
-def _pointer(options: Options) -> dict[str, Any] | None:
+def _pointer(options: Options) -> tuple[dict[str, Any] | None, str]:
     interpreter = start.running()
     if options.python != sys.executable:
         from preheat.edges.probe import ask_interpreter
@@ -322,7 +339,7 @@ def _pointer(options: Options) -> dict[str, Any] | None:
         asked = ask_interpreter(options.python)
         interpreter = (asked.full_version, asked.prefix, asked.cache_tag)
     named = str(options.store.absolute()) if options.store else None
-    return start.follow(str(_manifest(options)), named, interpreter)
+    return start.examine(str(_manifest(options)), named, interpreter)
 
 
 def _go_cold(
@@ -330,13 +347,15 @@ def _go_cold(
 ) -> dict[str, Any]:
     import signal
 
+    from preheat.edges.child import end_with_parent
     from preheat.edges.lock_file import NAME
     from preheat.provision import Provision
 
     # A platform that stops a worker sends this first: leave as Ctrl-C does, with nothing behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_with_parent()
     order = _order(options, extra, locked=NAME if locked else None, retry=retry)
-    with _listener(options) as listen:
+    with _listener() as listen:
         made = Provision(order, listen).warm()
     return asdict(made)
 
@@ -393,8 +412,8 @@ def _manifest(options: Options) -> Path:
     return find_manifest(Path.cwd()).absolute()
 
 
-def _settings_of(options: Options) -> tuple[Any, Any]:
-    """Manifest and settings, also where there is no manifest: cleaning must always be possible."""
+def _settings_of(options: Options) -> Any:
+    """The settings, also where there is no manifest: cleaning must always be possible."""
     from preheat.edges.manifest_file import read_manifest, read_settings
     from preheat.words.errors import ManifestError
     from preheat.words.manifest import Manifest
@@ -405,7 +424,7 @@ def _settings_of(options: Options) -> tuple[Any, Any]:
         if options.manifest is not None:
             raise
         manifest = Manifest()
-    return manifest, read_settings(manifest, _command_line(options, {}))
+    return read_settings(manifest, _command_line(options, {}))
 
 
 def _size(text: str) -> int:
@@ -442,10 +461,9 @@ def _needs(decided: Any) -> list[dict[str, object]]:
     return [{**asdict(need), "fits": need.fits} for need in decided.needs]
 
 
-def _listener(options: Options) -> Any:
+def _listener() -> AbstractContextManager[Listener]:
     from preheat.progress import listener
 
-    del options
     return listener(os.environ)
 
 

@@ -77,10 +77,9 @@ class Decided:
         Raises:
             PlatformChangedError: with the first files that changed.
         """
-        now = fingerprint(self.platform.interpreter.sites)
-        if now == self.before:
+        found = changes(self.before, fingerprint(self.platform.interpreter.sites))
+        if not found:
             return
-        found = changes(self.before, now)
         raise PlatformChangedError(
             f"{len(found)} files of the platform changed during the start, {found[0]} first; "
             "nothing more is published",

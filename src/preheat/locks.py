@@ -111,6 +111,10 @@ class Locks:
         if not wanted <= set(lock.packages):
             # A condition is met now that was not then.
             return None
+        refused = dict(lock.refused)
+        if any(package.required and package.name in refused for package in question.packages):
+            # What the worker cannot live without is asked for at every start.
+            return None
         fresh = not lock.refused or age < self.order.settings.retry_after
         return lock if fresh or self.order.settings.offline else None
 

@@ -10,15 +10,25 @@ from datetime import datetime, timezone
 from typing import TextIO
 
 from preheat.seams import Listener
+from preheat.words.errors import ManifestError
+
+_KINDS = ("bars", "text", "json", "none")
 
 
 @contextmanager
 def listener(environment: Mapping[str, str], stream: TextIO = sys.stderr) -> Iterator[Listener]:
     """The listener that fits: ``PREHEAT_LOG`` is ``bars``, ``text``, ``json`` or ``none``.
 
+    Raises:
+        ManifestError: it is none of them.
+
     Without it: bars on a terminal, one ``key=value`` line for each event elsewhere.
     """
     kind = environment.get("PREHEAT_LOG") or ("bars" if stream.isatty() else "text")
+    if kind not in _KINDS:
+        raise ManifestError(
+            f"environment PREHEAT_LOG: found {kind!r}; allowed: {', '.join(_KINDS)}"
+        )
     if kind == "bars":
         with _bars() as bars:
             yield bars

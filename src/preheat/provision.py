@@ -111,7 +111,7 @@ class Provision:
         return replace(decided, planner=planner)
 
     def _clean(self, wanted: int, sites: Sequence[str]) -> None:
-        cleaner = Cleaner(store=self._store, extra=self.order.manifest.space.clean, sites=sites)
+        cleaner = Cleaner(store=self._store, extra=self.order.settings.space.clean, sites=sites)
         freed = cleaner.until_free(wanted)
         for name, size in freed.tiers:
             self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
@@ -163,7 +163,8 @@ class Provision:
                 proof = self._install(outcome, decided, progress)
             else:
                 stack = self._stack(decided, [name for name in layers if name])
-                proof = decided.prover.run([step.package], stack, decided.platform)[0]
+                with self._pace.part("prove", step.package.name, {}):
+                    proof = decided.prover.run([step.package], stack, decided.platform)[0]
         except InstallError as error:
             outcome.status, outcome.reason = "failed", error.message
             outcome.trace = str(error.data.get("wall", ""))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
+from typing import IO, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from preheat.words.cleaning import Estimate, Freed
-from preheat.words.plan import Action, Plan, Step
+from preheat.words.plan import Action, Plan, Shadow, Step
 from preheat.words.report import PackageReport, Report, VolumeReport
 
+_ENDLESS = 4000
 _STYLE = {
     "platform": "green",
     "reused": "green",
@@ -25,9 +28,26 @@ _STYLE = {
 
 
 def console() -> Console:
-    """Standard output; in a log it is as wide as its lines, so that nothing is cut."""
-    plain = Console(highlight=False, soft_wrap=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=160)
+    """Standard output; in a log a row is a line, whatever its length, so that grep finds it."""
+    plain = Console(highlight=False)
+    if plain.is_terminal:
+        return plain
+    return Console(highlight=False, width=_ENDLESS, file=cast("IO[str]", _Stripped(sys.stdout)))
+
+
+class _Stripped:
+    """Writes without the blanks that pad a table's last column."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes text, line ends and all."""
+        return self._stream.write("\n".join(line.rstrip() for line in text.split("\n")))
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self._stream.flush()
 
 
 def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
@@ -47,9 +67,7 @@ def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
         )
     out.print(table)
     for step in plan.steps:
-        if step.shadows:
-            hidden = ", ".join(f"{n} {theirs} by {ours}" for n, theirs, ours in step.shadows)
-            out.print(f"{step.package.name} hides the platform's {hidden}")
+        _show_shadows(out, step.package.name, step.shadows)
     for need in plan.needs:
         note = "" if need.quota_known else " (a quota may leave less)"
         out.print(
@@ -80,11 +98,7 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
         )
     out.print(table)
     for package in report.packages:
-        if package.shadows:
-            hidden = ", ".join(
-                f"{s.name} {s.platform_version} by {s.layer_version}" for s in package.shadows
-            )
-            out.print(f"{package.name} hides the platform's {hidden}")
+        _show_shadows(out, package.name, package.shadows)
     if verbose:
         _show_traces(out, report)
     for capability, name in report.capabilities.items():
@@ -102,6 +116,8 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
         )
     if report.platform is not None:
         out.print(_platform_line(report))
+    if any(package.required for package in report.packages):
+        out.print("* required")
     out.print(_verdict(report))
 
 
@@ -143,6 +159,11 @@ def show_freed(freed: Freed) -> None:
         table.add_row(name, _mb(size))
     out.print(table)
     out.print(f"{_mb(freed.before)} MB free before, {_mb(freed.after)} after")
+
+
+def _show_shadows(out: Console, package: str, shadows: Sequence[Shadow]) -> None:
+    if shadows:
+        out.print(f"{package} brings {', '.join(map(str, shadows))}")
 
 
 def _by_filesystem(volumes: Iterable[VolumeReport]) -> list[list[VolumeReport]]:

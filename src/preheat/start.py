@@ -166,19 +166,33 @@ def follow(
         store: a store that was named, or None.
         interpreter: whose start it is, as ``running`` spells it; by default the running one's.
     """
+    facts, reason = examine(manifest, store, interpreter)
+    return None if reason else facts
+
+
+def examine(
+    manifest: str, store: str | None = None, interpreter: tuple[str, str, str | None] | None = None
+) -> tuple[dict[str, Any] | None, str]:
+    """The pointer that was found, and why the next start is cold all the same; empty if warm."""
     version, prefix, cache_tag = interpreter or running()
     try:
         with open(manifest, "rb") as file:
             text = file.read()
-    except OSError:
-        return None
-    for root in _stores(manifest, text, store):
+    except OSError as error:
+        return None, f"the manifest {manifest} cannot be read: {error.strerror}"
+    places = _stores(manifest, text, store)
+    reason = f"no start has left a pointer in {' or '.join(places)}"
+    for root in places:
         facts = read_pointer(pointer_file(root, manifest, prefix, cache_tag))
-        if facts is None or facts["python"] != version or facts["prefix"] != prefix:
+        if facts is None:
             continue
-        if _holds(facts, text):
-            return facts
-    return None
+        if facts["python"] != version or facts["prefix"] != prefix:
+            reason = "the interpreter is another one"
+            continue
+        reason = next(_differences(facts, text), "")
+        if not reason:
+            return facts, ""
+    return None, reason
 
 
 def pointer_file(store: str, manifest: str, prefix: str, cache_tag: str | None) -> str:
@@ -275,14 +289,24 @@ def site_state(site: str) -> tuple[int, list[str]]:
     return modified, sorted(names)
 
 
-def _holds(facts: Mapping[str, Any], text: bytes) -> bool:
-    if facts["manifest"] != seal(text) or facts["expires"] < time.time():
-        return False
-    if facts["environment"] != settings_in(os.environ) or facts["driver"] != driver():
-        return False
-    return all(_same_site(row) for row in facts["sites"]) and all(
-        os.path.isdir(layer) for layer in facts["layers"]
-    )
+def _differences(facts: Mapping[str, Any], text: bytes) -> Iterator[str]:
+    """What is not as the pointer's start left it, the cheapest look first."""
+    if facts["manifest"] != seal(text):
+        yield "the manifest has changed"
+    if facts["expires"] < time.time():
+        yield "the last start did not get everything, and it is time to try again"
+    stated, now = facts["environment"], settings_in(os.environ)
+    if stated != now:
+        names = sorted(name for name in {*stated, *now} if stated.get(name) != now.get(name))
+        yield f"{', '.join(names)} changed"
+    if facts["driver"] != driver():
+        yield "the NVIDIA driver or the devices changed"
+    for row in facts["sites"]:
+        if not _same_site(row):
+            yield f"the distributions in {row[0]} changed"
+    for layer in facts["layers"]:
+        if not os.path.isdir(layer):
+            yield f"the layer {layer} is gone"
 
 
 def _same_site(row: list[Any]) -> bool:
@@ -319,13 +343,21 @@ def _stores(manifest: str, text: bytes, named: str | None) -> list[str]:
 
 
 def _stated_store(text: bytes) -> str | None:
-    """The store that a manifest states, read without a TOML parser; only to find the pointer."""
+    """The store that a manifest states, read without a TOML parser; only to find the pointer.
+
+    In a pyproject.toml it stands in the table of preheat, in preheat.toml before the first table.
+    """
     if b"store" not in text:
         return None
-    for line in text.decode("utf-8", "replace").splitlines():
+    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines()]
+    begin = lines.index("[tool.preheat]") + 1 if "[tool.preheat]" in lines else 0
+    for line in lines[begin:]:
+        if line.startswith("["):
+            return None
         key, _, value = line.partition("=")
-        if key.strip() == "store":
-            return value.strip().strip("\"'")
+        value = value.strip()
+        if key.strip().strip("\"'") == "store" and value[:1] in ("'", '"'):
+            return value[1:].partition(value[0])[0]
     return None
 
 

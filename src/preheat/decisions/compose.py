@@ -13,10 +13,11 @@ from functools import cached_property
 
 from packaging.utils import canonicalize_name
 
-from preheat.decisions.graph import Graph
+from preheat.decisions.graph import Graph, refuses
 from preheat.decisions.imports import Territory, groups, territory
 from preheat.words.lock import Contents, Lock, Locked
 from preheat.words.manifest import Package
+from preheat.words.plan import Shadow
 from preheat.words.platform import Platform
 
 
@@ -129,11 +130,29 @@ class Composition:
                 return f"{each.archive.filename} holds a path that leads out of it: {path}"
         return None
 
-    def shadows(self, layer: Iterable[Locked]) -> tuple[tuple[str, str, str], ...]:
-        """Platform distributions that the layer hides: name, the platform's version, ours."""
+    def shadows(self, layer: Iterable[Locked]) -> tuple[Shadow, ...]:
+        """Platform distributions that the layer hides, and who needs that."""
         found = []
         for each in layer:
             beneath = self.platform.find(each.name)
-            if beneath is not None:
-                found.append((each.name, beneath.version or "", each.version))
+            if beneath is not None and beneath.version is not None:
+                found.append(
+                    Shadow(
+                        name=each.name,
+                        platform_version=beneath.version,
+                        layer_version=each.version,
+                        needed_by=tuple(
+                            package.name
+                            for package in self.packages
+                            if self._refuses(package, each.name, beneath.version)
+                        ),
+                    )
+                )
         return tuple(found)
+
+    def _refuses(self, package: Package, name: str, version: str) -> bool:
+        """Whether something that the package needs does not accept that version."""
+        needs = (
+            text for owner in self.needs(package) for text in self.graph.requires.get(owner, ())
+        )
+        return any(refuses(text, name, version) for text in (*package.requires, *needs))

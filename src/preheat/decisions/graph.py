@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +70,17 @@ class Graph:
             return holds
         # Under an extra, only what the extra adds: the rest was visited without it.
         return holds and not marker.evaluate({**self.environment, "extra": ""})
+
+
+def refuses(text: str, name: str, version: str) -> bool:
+    """Whether a requirement is about that canonical name, and does not accept that version."""
+    requirement = _parse(text)
+    if requirement is None or canonicalize_name(requirement.name) != name:
+        return False
+    try:
+        return not requirement.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False
 
 
 @lru_cache(maxsize=8192)

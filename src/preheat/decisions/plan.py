@@ -92,16 +92,18 @@ class Planner:
         refusal = self.composition.escaping(layer) or self.composition.clash(layer, progress.placed)
         if refusal:
             return Step(package=package, action=Action.SKIP, reason=refusal, version=version)
-        if not layer:
-            return self._within_earlier(package, progress, version)
-        name = layer_digest(layer, self.composition.platform, compiled=self.compiled)
+        name = ""
+        if layer:
+            name = layer_digest(layer, self.composition.platform, compiled=self.compiled)
         over = tuple(progress.layers)
         verdict = self.known.verdicts.get(
-            verdict_key((*over, name), package, self.composition.platform)
+            verdict_key((*over, name) if name else over, package, self.composition.platform)
         )
         if verdict is not None and not verdict.ok:
             reason = f"failed before on this platform: {verdict.reason}"
             return Step(package=package, action=Action.SKIP, reason=reason, version=version)
+        if not layer:
+            return self._within_earlier(package, progress, version)
         footprint = self.measure.footprint(self.composition.contents[d.name] for d in layer)
         present = name in self.known.layers
         step = Step(

@@ -6,18 +6,21 @@ a layer is about to shadow.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from preheat.edges.surroundings import without_layers
+from preheat.edges.surroundings import PARENT, without_layers
 from preheat.words import errors
 from preheat.words.errors import PreheatError
 
+_PR_SET_PDEATHSIG = 1
 # Also where preheat is on the path by the caller's own doing: behind everything else there.
 _LOCATION = str(Path(__file__).parents[2])
 _RUN = f"import sys; sys.path.append({_LOCATION!r}); from preheat.cli import main; main()"
@@ -33,7 +36,7 @@ def command(arguments: Sequence[str]) -> dict[str, Any]:
         [sys.executable, "-c", _RUN, *arguments, "--json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env=without_layers(os.environ),
+        env={**without_layers(os.environ), PARENT: str(os.getpid())},
         check=False,
     )
     try:
@@ -46,6 +49,20 @@ def command(arguments: Sequence[str]) -> dict[str, Any]:
     if "error" in document:
         raise _as_raised(document["error"])
     return document
+
+
+def end_with_parent() -> None:
+    """Asks the kernel to end this process when the worker that it starts for is gone.
+
+    prctl(2), PR_SET_PDEATHSIG. SIGTERM, so that nothing half-made is left.
+    """
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        # It died before we could ask.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def provision(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import site
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +82,7 @@ class Cleaner:
     def _removals(self) -> Iterator[tuple[Tier, list[Path], Callable[[], object]]]:
         store = self.store
         yield STAGING, [store.root], lambda: store.drop_staging(now())
-        yield CACHE, [store.root], store.drop_cache
+        yield CACHE, [store.cache], store.drop_cache
         rules = self._rules()
         for tier in self._tiers():
             yield tier, _filesystems(tier.places), partial(_remove, tier, rules)
@@ -99,7 +101,9 @@ class Cleaner:
 
     def _rules(self) -> deletion.Rules:
         precious = ["/", os.path.expanduser("~"), os.getcwd(), sys.prefix]
-        closed = [str(self.store.root), *self.sites]
+        # Where preheat runs in the platform's interpreter, that one's are known without asking.
+        ours = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+        closed = [str(self.store.root), *self.sites, *ours, *site.getsitepackages()]
         return deletion.Rules(
             user=os.geteuid(),
             now=now(),

@@ -18,6 +18,8 @@ from fnmatch import fnmatchcase
 from preheat.words.cleaning import Place
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# No cache is that deep; what is deeper stays, rather than exhaust stack or descriptors.
+_DEEPEST = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,11 @@ class Found:
     """What lies below an entry that may go.
 
     Attributes:
-        links: inode to how many of its names were met, its link count and its bytes.
+        links: device and inode to how many names were met, the link count and the bytes.
         kept: something in it must stay.
     """
 
-    links: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    links: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
     kept: bool = False
 
     @property
@@ -58,8 +60,9 @@ class Found:
 
     def meet(self, status: os.stat_result) -> None:
         """Counts one name of a file."""
-        met, _, _ = self.links.get(status.st_ino, (0, 0, 0))
-        self.links[status.st_ino] = (met + 1, status.st_nlink, status.st_blocks * 512)
+        file = (status.st_dev, status.st_ino)
+        met, _, _ = self.links.get(file, (0, 0, 0))
+        self.links[file] = (met + 1, status.st_nlink, status.st_blocks * 512)
 
 
 def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
@@ -73,9 +76,9 @@ def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
             found = _Walk(place, rules, root).look(root, name)
             if found.links and not (place.whole and found.kept):
                 names.append(os.path.join(place.root, name))
-                for inode, (met, links, size) in found.links.items():
-                    before, _, _ = total.links.get(inode, (0, 0, 0))
-                    total.links[inode] = (before + met, links, size)
+                for file, (met, links, size) in found.links.items():
+                    before, _, _ = total.links.get(file, (0, 0, 0))
+                    total.links[file] = (before + met, links, size)
     return total.bytes, tuple(names)
 
 
@@ -94,6 +97,7 @@ def remove(place: Place, rules: Rules) -> None:
 def in_use() -> frozenset[tuple[int, int]]:
     """Device and inode of every file that a process of ours has open or mapped (proc(5))."""
     found: set[tuple[int, int]] = set()
+    mapped: set[bytes] = set()
     for process in filter(str.isdigit, os.listdir("/proc")):
         base = f"/proc/{process}"
         with contextlib.suppress(OSError):
@@ -111,6 +115,12 @@ def in_use() -> frozenset[tuple[int, int]]:
                 if len(fields) == 6 and fields[4] != b"0":
                     major, minor = (int(part, 16) for part in fields[3].split(b":"))
                     found.add((os.makedev(major, minor), int(fields[4])))
+                    mapped.add(fields[5].rstrip(b"\n").replace(b"\\012", b"\n"))
+    # Where a filesystem is layered, the maps may tell the device and inode of a layer below.
+    for path in mapped:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
     return frozenset(found)
 
 
@@ -122,6 +132,7 @@ class _Walk:
         self._rules = rules
         self._device = os.fstat(root).st_dev
         self._mount = _mount(root)
+        self._depth = 0
 
     def look(self, parent: int, name: str) -> Found:
         """What taking that entry would remove."""
@@ -169,11 +180,13 @@ class _Walk:
         if inner is None:
             found.kept = True
             return False
+        self._depth += 1
         try:
             # Somebody has just made it, or is about to fill it.
             young = self._is_young(os.fstat(inner))
             left = [n for n in _listed(inner) if not self._visit(inner, n, found, see)]
         finally:
+            self._depth -= 1
             os.close(inner)
         found.kept = found.kept or young
         stays = bool(left) or young or bool(self._place.within)
@@ -184,16 +197,26 @@ class _Walk:
 
     def _enter(self, parent: int, name: str) -> int | None:
         """The directory as a descriptor, if it is still one, ours, unheld, and on this mount."""
+        if self._depth >= _DEEPEST:
+            return None
         try:
             inner = os.open(name, _DIRECTORY, dir_fd=parent)
         except OSError:
             return None
+        if self._may_enter(inner):
+            return inner
+        os.close(inner)
+        return None
+
+    def _may_enter(self, inner: int) -> bool:
         status = os.fstat(inner)
-        foreign = status.st_uid != self._rules.user or self._is_held(status)
-        if foreign or status.st_dev != self._device or _mount(inner) != self._mount:
-            os.close(inner)
-            return None
-        return inner
+        if status.st_uid != self._rules.user or self._is_held(status):
+            return False
+        try:
+            return status.st_dev == self._device and _mount(inner) == self._mount
+        except OSError:
+            # Without a free descriptor, or without /proc, nobody can tell.
+            return False
 
     def _may_go(self, name: str, status: os.stat_result) -> bool:
         if self._place.within and not fnmatchcase(name, self._place.within):
@@ -212,11 +235,13 @@ class _Walk:
 def _opened(place: Place, rules: Rules) -> Iterator[int | None]:
     """The place's root as a descriptor; None where it is absent, a link, or not to be cleaned."""
     descriptor = None
+    root = os.path.normpath(place.root)
     if not _is_refused(place, rules):
         with contextlib.suppress(OSError):
-            descriptor = os.open(place.root, _DIRECTORY)
+            descriptor = os.open(root, _DIRECTORY)
     try:
-        yield descriptor
+        # A directory above it may have become a link since.
+        yield None if descriptor is None or _path_of(descriptor) != root else descriptor
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -225,7 +250,7 @@ def _opened(place: Place, rules: Rules) -> Iterator[int | None]:
 def _is_refused(place: Place, rules: Rules) -> bool:
     """A root that is relative, reached by a link, closed, or too precious to be emptied."""
     root = os.path.normpath(place.root)
-    if not os.path.isabs(place.root) or os.path.realpath(root) != root or root == "/":
+    if not os.path.isabs(root) or os.path.realpath(place.root) != root or root == "/":
         return True
     if any(_holds(closed, root) for closed in rules.closed):
         return True
@@ -241,11 +266,12 @@ def _holds(directory: str, path: str) -> bool:
 def _entries(root: int, place: Place, rules: Rules) -> list[str]:
     """Names in the root that fit a pattern, and neither are nor hold anything precious."""
     spared = rules.precious | rules.closed
+    base = os.path.normpath(place.root)
     return [
         name
         for name in _listed(root)
         if any(fnmatchcase(name, pattern) for pattern in place.patterns)
-        and not any(_holds(os.path.join(place.root, name), other) for other in spared)
+        and not any(_holds(os.path.join(base, name), other) for other in spared)
     ]
 
 
@@ -254,6 +280,14 @@ def _listed(directory: int) -> list[str]:
         return sorted(os.listdir(directory))
     except OSError:
         return []
+
+
+def _path_of(descriptor: int) -> str:
+    """Where an open directory really is."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
 
 
 def _mount(descriptor: int) -> bytes:

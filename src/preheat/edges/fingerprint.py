@@ -1,18 +1,41 @@
-"""Whether a directory is as it was: every file's size, times and inode, without reading any."""
+"""Whether a directory is as it was, told by what a write leaves behind; no file is read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-Fingerprint = dict[str, tuple[int, int, int, int]]
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a write to a file leaves behind.
+
+    Attributes:
+        ctime: counts only where the file has one name: a hardlink that comes or goes elsewhere,
+            in the cache of an installer say, changes it too.
+    """
+
+    size: int
+    mtime: int
+    inode: int
+    mode: int
+    ctime: int
+    links: int
+
+    def differs(self, other: Trace) -> bool:
+        """Whether somebody wrote between the two."""
+        mine = (self.size, self.mtime, self.inode, self.mode)
+        theirs = (other.size, other.mtime, other.inode, other.mode)
+        alone = self.links == other.links == 1
+        return mine != theirs or (alone and self.ctime != other.ctime)
+
+
+Fingerprint = dict[str, Trace]
 
 
 def fingerprint(places: Iterable[str]) -> Fingerprint:
-    """Every path below the places with its size, mtime, ctime and inode.
-
-    ctime cannot be set back by a program, so a write shows even where it was hidden.
-    """
+    """What every path below the places shows without being read."""
     found: Fingerprint = {}
     for place in places:
         for entry in _below(place):
@@ -21,15 +44,22 @@ def fingerprint(places: Iterable[str]) -> Fingerprint:
             except OSError:
                 continue
             directory = entry.is_dir(follow_symlinks=False)
-            size = 0 if directory else status.st_size
-            found[entry.path] = (size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            found[entry.path] = Trace(
+                size=0 if directory else status.st_size,
+                mtime=status.st_mtime_ns,
+                inode=status.st_ino,
+                mode=status.st_mode,
+                ctime=status.st_ctime_ns,
+                links=status.st_nlink,
+            )
     return found
 
 
 def changes(before: Fingerprint, after: Fingerprint) -> tuple[str, ...]:
     """Paths that were added, removed or written, sorted."""
-    either = before.keys() | after.keys()
-    return tuple(sorted(path for path in either if before.get(path) != after.get(path)))
+    gone = before.keys() ^ after.keys()
+    written = [p for p in before.keys() & after.keys() if before[p].differs(after[p])]
+    return tuple(sorted([*gone, *written]))
 
 
 def _below(place: str) -> Iterator[os.DirEntry[str]]:

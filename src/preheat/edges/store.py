@@ -246,7 +246,9 @@ class Store:
         self.drop_cache()
 
     def drop_cache(self) -> bool:
-        """Empties the engine's cache; False where a start is using it."""
+        """Empties the engine's cache; False where a start is using it, or it is a link."""
+        if self.cache.is_symlink():
+            return False
         try:
             with self._cache_lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
                 for entry in self.cache.iterdir():

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
 """Where an activated process notes the bootstrap directory that it put on PYTHONPATH."""
 
+PARENT = "PREHEAT_INTERNAL_PARENT"
+"""The process that a cold start works for; it ends with it."""
+
 _OFFLINE_HUBS = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

@@ -38,6 +38,24 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Shadow:
+    """A distribution of the platform that a layer hides, in both versions.
+
+    Attributes:
+        needed_by: packages of the manifest that cannot do with the platform's version.
+    """
+
+    name: str
+    platform_version: str
+    layer_version: str
+    needed_by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.name} {self.layer_version} over the platform's {self.platform_version}"
+        return f"{text} (needed by {', '.join(self.needed_by)})" if self.needed_by else text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """The plan for one package.
 
@@ -51,7 +69,7 @@ class Step:
         disk: bytes on the store's volume, bytecode and blocks included.
         inodes: files and directories.
         exact: False where an archive's contents had to be estimated.
-        shadows: platform distributions that the layer hides: name, platform's version, ours.
+        shadows: platform distributions that the layer hides.
         over: digests of the layers beneath, in order.
         wanted: False where the package's condition does not hold.
     """
@@ -67,7 +85,7 @@ class Step:
     disk: int = 0
     inodes: int = 0
     exact: bool = True
-    shadows: tuple[tuple[str, str, str], ...] = ()
+    shadows: tuple[Shadow, ...] = ()
     over: tuple[str, ...] = ()
     wanted: bool = True
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from preheat.words.plan import Shadow
+
 SCHEMA = 1
 """Version of the report's shape; it changes when a key changes its meaning or goes away."""
 
 Status = Literal["platform", "reused", "installed", "skipped", "failed"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shadow:
-    """A distribution of the platform that a layer hides, in both versions."""
-
-    name: str
-    platform_version: str
-    layer_version: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,12 +11,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
-
-from packaging.utils import canonicalize_name
 
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import Index, Manifest, Space
@@ -128,6 +125,7 @@ SETTINGS = (
     Setting(key="compile", notation=FLAG),
     Setting(key="space.clean-below", notation=SIZE),
     Setting(key="space.keep-free", notation=SIZE),
+    Setting(key="space.clean", notation=PATH, several=True),
     Setting(key="index.url", notation=URL),
     Setting(key="index.extra", notation=URL, several=True),
     Setting(key="index.find-links", notation=PATH_OR_URL, several=True),
@@ -160,11 +158,6 @@ class Settings:
     index_timeout: float
     deadline: float | None
     sources: FrozenMap[str, Source]
-
-    def protects(self, name: str) -> bool:
-        """Whether the protected set names this distribution."""
-        canonical = canonicalize_name(name)
-        return any(fnmatchcase(canonical, pattern) for pattern in self.protected)
 
     def rows(self) -> tuple[tuple[str, str, str], ...]:
         """Key, value and source of every setting as text for a person: without credentials."""
@@ -232,7 +225,11 @@ def _read(setting: Setting, stated: object, source: Source) -> object | Problem:
 
 
 def _settings(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Settings:
-    space = Space(clean_below=values["space.clean-below"], keep_free=values["space.keep-free"])
+    space = Space(
+        clean_below=values["space.clean-below"],
+        keep_free=values["space.keep-free"],
+        clean=values["space.clean"],
+    )
     index = Index(
         url=values["index.url"],
         extra=values["index.extra"],
@@ -277,7 +274,7 @@ def _unknown_arguments(command_line: Mapping[str, object]) -> Iterator[Problem]:
     known = [setting.key for setting in SETTINGS]
     for argument in command_line:
         if argument not in known:
-            yield _unknown(f"command line {argument}", "argument", argument, known)
+            yield _unknown(f"command line --set {argument}", "setting", argument, known)
 
 
 def _unknown(where: str, kind: str, word: str, known: list[str]) -> Problem:
