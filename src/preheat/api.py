@@ -60,7 +60,7 @@ def check_and_install_package(
 
 
 def cleanup_disk_space() -> dict[str, Any]:
-    """Frees what is preheat's own and needed by nobody.
+    """Frees leftovers and caches, preheat's own and those of known programs, as `preheat clean`.
 
     Returns:
         ``freed``: bytes, measured by the filesystem; ``tiers``: the same by kind; ``before`` and

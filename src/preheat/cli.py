@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # preheat may be installed in the platform itself, and nothing there is written to.
 sys.dont_write_bytecode = True
@@ -27,6 +27,11 @@ import click
 from preheat import __version__, start
 from preheat.seams import Listener
 from preheat.words.errors import PreheatError, RequiredPackageError
+
+if TYPE_CHECKING:
+    from preheat.words.order import Order
+    from preheat.words.plan import Plan
+    from preheat.words.settings import Settings
 
 NOT_READY = RequiredPackageError.exit_status
 
@@ -98,20 +103,20 @@ def main() -> None:
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @_common
 def plan(options: Options, locked: bool) -> None:
-    """Show what a start would do, to the byte; nothing is changed."""
+    """Show what a start would do and what it takes; nothing is changed."""
     from preheat.edges.lock_file import NAME
     from preheat.provision import Provision
 
     order = _order(options, {}, locked=NAME if locked else None)
     with _listener() as listen:
-        decided, report = Provision(order, listen).plan()
+        made, report = Provision(order, listen).plan()
     if options.as_json:
-        _print_json({**asdict(report), "ready": decided.ready, "needs": _needs(decided)})
+        _print_json({**asdict(report), "ready": made.ready, "needs": _needs(made)})
     else:
         from preheat.render import show_plan
 
-        show_plan(decided, report, verbose=bool(options.verbose))
-    sys.exit(0 if decided.ready else NOT_READY)
+        show_plan(made, report, verbose=bool(options.verbose))
+    sys.exit(0 if made.ready else NOT_READY)
 
 
 @main.command()
@@ -166,10 +171,9 @@ def run(
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
     if not document["ready"]:
         raise start.required_error(document["packages"], hint="the whole report: preheat report")
-    for package in document["packages"]:
-        if not _is_ok(package):
-            text = f"preheat: not available: {package['name']}: {package['reason']}"
-            click.echo(text, err=True)
+    for package in map(start.PackageState, document["packages"]):
+        if not package.ok:
+            click.echo(f"preheat: not available: {package.name}: {package.reason}", err=True)
     environment = _environment_of(document)
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606  # becoming it is the job
@@ -236,11 +240,16 @@ def lock(options: Options) -> None:
 def clean(options: Options, dry_run: bool, need: str | None) -> None:
     """Free leftovers and caches, the cheapest loss first."""
     from preheat.edges.cleaning import Cleaner
+    from preheat.edges.probe import ask_interpreter
     from preheat.edges.store import Store
     from preheat.render import show_estimates, show_freed
 
     settings = _settings_of(options)
-    cleaner = Cleaner(store=Store(settings.store), extra=settings.space.clean)
+    cleaner = Cleaner(
+        store=Store(settings.store),
+        extra=settings.space.clean,
+        sites=ask_interpreter(options.python).sites,
+    )
     if dry_run:
         found = cleaner.survey()
         if options.as_json:
@@ -319,7 +328,7 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     volume = _free(facts["store"])
     return {
         "schema": facts["schema"],
-        "ready": all(_is_ok(p) for p in facts["packages"] if p["required"]),
+        "ready": all(p.ok for p in map(start.PackageState, facts["packages"]) if p.required),
         "warm": True,
         "seconds": round(time.perf_counter() - begin, 6),
         "packages": [{**p, "bytes_predicted": 0, "bytes_actual": 0} for p in facts["packages"]],
@@ -360,13 +369,9 @@ def _go_cold(
     return asdict(made)
 
 
-def _is_ok(package: Mapping[str, Any]) -> bool:
-    return package["status"] in ("platform", "reused", "installed")
-
-
 def _order(
     options: Options, extra: Mapping[str, object], *, locked: str | None, retry: bool = False
-) -> Any:
+) -> Order:
     from preheat.edges.manifest_file import read_manifest, read_settings
     from preheat.words.order import Order
 
@@ -412,7 +417,7 @@ def _manifest(options: Options) -> Path:
     return find_manifest(Path.cwd()).absolute()
 
 
-def _settings_of(options: Options) -> Any:
+def _settings_of(options: Options) -> Settings:
     """The settings, also where there is no manifest: cleaning must always be possible."""
     from preheat.edges.manifest_file import read_manifest, read_settings
     from preheat.words.errors import ManifestError
@@ -457,8 +462,8 @@ def _free(store: str) -> dict[str, object]:
     return {"role": "store", "path": store, "before": free, "after": free}
 
 
-def _needs(decided: Any) -> list[dict[str, object]]:
-    return [{**asdict(need), "fits": need.fits} for need in decided.needs]
+def _needs(made: Plan) -> list[dict[str, object]]:
+    return [{**asdict(need), "fits": need.fits} for need in made.needs]
 
 
 def _listener() -> AbstractContextManager[Listener]:

@@ -50,7 +50,8 @@ class Prover:
             stack = Stack(interpreter=platform.interpreter, layers=())
             for package, proof in zip(unknown, self.run(unknown, stack, platform), strict=True):
                 proofs[package.name] = proof
-                self.remember(verdict_key((), package, platform), proof)
+                if proof.ok or not self._pace.late(package):
+                    self.remember(verdict_key((), package, platform), proof)
         return proofs
 
     def run(

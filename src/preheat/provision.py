@@ -52,7 +52,7 @@ class Provision:
             PreheatError: the platform or the lock is unusable.
         """
         with tempfile.TemporaryDirectory(prefix="preheat-plan-") as scratch:
-            decided = self._decision.decide(_passing(scratch))
+            decided = self._decision.decide(_throwaway(scratch))
         plan = decided.planner.plan(self._packages)
         outcomes = [decided.outcome(step) for step in plan.steps]
         return plan, self._report(decided, outcomes, Active())
@@ -65,7 +65,7 @@ class Provision:
             StoreError: the file cannot be written.
         """
         with tempfile.TemporaryDirectory(prefix="preheat-lock-") as scratch:
-            found = self._decision.resolve(_passing(scratch))
+            found = self._decision.resolve(_throwaway(scratch))
             write_lock(found.lock, found.contents, file)
         return found.lock
 
@@ -78,7 +78,7 @@ class Provision:
         """
         begin = time.time()
         self._store.prepare()
-        self._clean_if_low()
+        self._drop_own_cache_if_low()
         with self._store.stage() as scratch, self._store.engine_cache() as cache:
             workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
             decided = self._make_room(self._decision.decide(workplace))
@@ -92,29 +92,32 @@ class Provision:
 
     # What is done
 
-    def _clean_if_low(self) -> None:
-        """Below the threshold, caches go before anything is decided."""
-        volume = read_volumes({"store": self._store.root})[0]
-        wanted = self.order.settings.space.clean_below
-        if volume.free < wanted:
-            self._clean(wanted, sites=())
+    def _drop_own_cache_if_low(self) -> None:
+        """What a killed start left in the engine's cache helps this one, where there is room."""
+        if self._free() < self.order.settings.space.clean_below:
+            self._store.drop_cache()
 
     def _make_room(self, decided: Decided) -> Decided:
-        """What does not fit is cleaned for, before anything is left out."""
-        wanted = decided.planner.wanted(self._packages)
-        if wanted is None:
+        """Below the threshold, or where something does not fit, caches go before packages do."""
+        below = self.order.settings.space.clean_below
+        wanted = decided.planner.wanted(self._packages) or 0
+        if self._free() >= max(wanted, below):
             return decided
-        self._clean(wanted, decided.platform.interpreter.sites)
+        cleaner = Cleaner(
+            store=self._store,
+            extra=self.order.settings.space.clean,
+            sites=decided.platform.interpreter.sites,
+        )
+        freed = cleaner.until_free(max(wanted, below))
+        for name, size in freed.tiers:
+            self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
         room = decided.planner.room
         volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
         planner = replace(decided.planner, room=replace(room, volumes=volumes))
         return replace(decided, planner=planner)
 
-    def _clean(self, wanted: int, sites: Sequence[str]) -> None:
-        cleaner = Cleaner(store=self._store, extra=self.order.settings.space.clean, sites=sites)
-        freed = cleaner.until_free(wanted)
-        for name, size in freed.tiers:
-            self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
+    def _free(self) -> int:
+        return read_volumes({"store": self._store.root})[0].free
 
     def _carry_out(self, decided: Decided) -> tuple[list[Outcome], Progress]:
         progress = Progress()
@@ -284,6 +287,7 @@ class Provision:
                 if proof is not None:
                     outcome.status, outcome.trace = "failed", proof.trace
                     outcome.reason = f"works alone, not with the others: {proof.reason}"
+                    self._skip_late(outcome)
         scripts: dict[str, str] = {}
         for name in layers:
             for script, target in self._store.facts(name).scripts:
@@ -329,7 +333,7 @@ class Provision:
         )
 
 
-def _passing(scratch: str) -> Workplace:
+def _throwaway(scratch: str) -> Workplace:
     """A workplace of which nothing stays."""
     return Workplace(scratch=Path(scratch), cache=Path(scratch, "cache"), lasting=False)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -144,11 +145,17 @@ def show_estimates(estimates: Iterable[Estimate]) -> None:
     """What could be freed, the cheapest loss first."""
     table = _table("tier", "MB", "loss", "what")
     for each in estimates:
-        shown = ", ".join(each.paths[:3]) + (
+        shown = ", ".join(map(_shown, each.paths[:3])) + (
             f" and {len(each.paths) - 3} more" if len(each.paths) > 3 else ""
         )
         table.add_row(each.tier.name, _mb(each.bytes), each.tier.loss, shown or "nothing")
     console().print(table)
+
+
+def _shown(path: str) -> str:
+    """Any name as printable text, on one line, that is not taken for markup."""
+    printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
+    return escape("".join(printable))
 
 
 def show_freed(freed: Freed) -> None:

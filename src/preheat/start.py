@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
-_NOT_SETTINGS = ("PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG", "PREHEAT_STORE")
+_NOT_COMPARED = ("PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG", "PREHEAT_STORE")
 _DRIVER = "/proc/driver/nvidia/version"
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -249,7 +249,7 @@ def settings_in(environment: Mapping[str, str]) -> dict[str, int]:
         name: seal(os.fsencode(value))
         for name, value in environment.items()
         if name.startswith("PREHEAT_")
-        and name not in _NOT_SETTINGS
+        and name not in _NOT_COMPARED
         and not name.startswith("PREHEAT_INTERNAL_")
     }
 
@@ -264,14 +264,16 @@ def seal(data: bytes) -> int:
 
 def driver() -> list[bytes]:
     """The NVIDIA driver's version and each device's model, as the kernel tells them."""
+    found: list[bytes] = []
     try:
         with open(_DRIVER, "rb") as file:
-            found = [file.readline()]
+            found.append(file.readline())
         for device in sorted(os.listdir(_GPUS)):
             with open(os.path.join(_GPUS, device, "information"), "rb") as file:
                 found.append(file.readline())
     except OSError:
-        return []
+        # No driver, or one that hides a part of itself: what was read counts.
+        return found
     return found
 
 

@@ -165,10 +165,12 @@ class Engine:
             [str(self._write("pins.txt", [*wanted, *direct]))],
         )
         if answer.returncode != 0:
+            wall = _redact(answer.stderr.strip())
             raise ResolutionError(
-                "the archives of the chosen versions cannot be found: "
-                + _redact(answer.stderr.strip()),
+                f"the archives of the chosen versions cannot be found: {wall}",
                 hint="check that the index answers, or use --offline with a lock",
+                unreachable=bool(_UNREACHABLE.search(wall)),
+                why="the index cannot be reached",
             )
         chosen = Pylock.from_dict(load_toml(output)).select(
             environment=self._markers, tags=self._tags

@@ -208,7 +208,6 @@ def _volume(role: str, path: str, mounts: Mapping[str, str]) -> Volume:
         directory=4096 if kind.startswith(("ext", "overlay")) else 0,
         free=stats.f_bavail * stats.f_frsize,
         inodes=stats.f_favail if stats.f_files else None,
-        writable=os.access(existing, os.W_OK) and not stats.f_flag & os.ST_RDONLY,
         quota_known=not kind.startswith(_NETWORK_FILESYSTEMS),
     )
 

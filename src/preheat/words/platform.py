@@ -134,7 +134,6 @@ class Volume:
     directory: int
     free: int
     inodes: int | None
-    writable: bool = True
     quota_known: bool = True
 
 
