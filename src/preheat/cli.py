@@ -26,7 +26,7 @@ import click
 
 from preheat import __version__, start
 from preheat.seams import Listener
-from preheat.words.errors import PreheatError, RequiredPackageError
+from preheat.words.errors import PlatformError, PreheatError, RequiredPackageError
 
 if TYPE_CHECKING:
     from preheat.words.order import Order
@@ -245,11 +245,12 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
     from preheat.render import show_estimates, show_freed
 
     settings = _settings_of(options)
-    cleaner = Cleaner(
-        store=Store(settings.store),
-        extra=settings.space.clean,
-        sites=ask_interpreter(options.python).sites,
-    )
+    try:
+        sites = ask_interpreter(options.python).sites
+    except PlatformError:
+        # Cleaning must be possible whatever is broken.
+        sites = ()
+    cleaner = Cleaner(store=Store(settings.store), extra=settings.space.clean, sites=sites)
     if dry_run:
         found = cleaner.survey()
         if options.as_json:

@@ -18,7 +18,7 @@ from preheat.deciding import Decided, Decision, Workplace
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress, by_importance
 from preheat.edges import bootstrap, staging
-from preheat.edges.cleaning import Cleaner
+from preheat.edges.cleaning import CACHE, Cleaner
 from preheat.edges.lock_file import write_lock
 from preheat.edges.pointer import Left, keep_report, leave_pointer
 from preheat.edges.probe import read_volumes
@@ -78,7 +78,7 @@ class Provision:
         """
         begin = time.time()
         self._store.prepare()
-        self._drop_own_cache_if_low()
+        self._give_up_leftovers()
         with self._store.stage() as scratch, self._store.engine_cache() as cache:
             workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
             decided = self._make_room(self._decision.decide(workplace))
@@ -92,10 +92,19 @@ class Provision:
 
     # What is done
 
-    def _drop_own_cache_if_low(self) -> None:
+    def _give_up_leftovers(self) -> None:
         """What a killed start left in the engine's cache helps this one, where there is room."""
-        if self._free() < self.order.settings.space.clean_below:
-            self._store.drop_cache()
+        if self._store.cache_is_empty():
+            return
+        low = self._free() < self.order.settings.space.clean_below
+        if not low:
+            # Deciding twice costs little: the resolution of the first time is kept.
+            with self._store.stage() as scratch, self._store.engine_cache(keep=True) as cache:
+                workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
+                decided = self._decision.decide(workplace)
+            low = decided.planner.wanted(self._packages) is not None
+        if low and self._store.drop_cache():
+            self._pace.listener.event("cleaned", tier=CACHE.name)
 
     def _make_room(self, decided: Decided) -> Decided:
         """Below the threshold, or where something does not fit, caches go before packages do."""

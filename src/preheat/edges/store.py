@@ -234,16 +234,20 @@ class Store:
             return []
 
     @contextlib.contextmanager
-    def engine_cache(self) -> Iterator[Path]:
+    def engine_cache(self, *, keep: bool = False) -> Iterator[Path]:
         """The engine's cache for the length of a start; the last one to leave empties it.
 
         Its archives are hardlinked into layers by then, so what is left would be kept twice as
         soon as a layer goes. A start that was killed leaves it, and the next one goes on from it.
+
+        Args:
+            keep: leave it as it is in the end.
         """
         self.cache.mkdir(parents=True, exist_ok=True)
         with self._cache_lock(fcntl.LOCK_SH):
             yield self.cache
-        self.drop_cache()
+        if not keep:
+            self.drop_cache()
 
     def drop_cache(self) -> bool:
         """Empties the engine's cache; False where a start is using it, or it is a link."""
@@ -259,6 +263,13 @@ class Store:
         except OSError:
             return False
         return True
+
+    def cache_is_empty(self) -> bool:
+        """Whether no earlier start left anything in the engine's cache."""
+        try:
+            return not any(self.cache.iterdir())
+        except OSError:
+            return True
 
     def cache_is_idle(self) -> bool:
         """Whether no start is using the engine's cache."""
