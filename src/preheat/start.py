@@ -338,10 +338,9 @@ def _stores(manifest: str, text: bytes, named: str | None) -> list[str]:
         if place:
             return [os.path.join(base, home + place[1:] if place.startswith("~/") else place)]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
-    return [
-        *(os.path.join(volume, "preheat") for volume in ("/runpod-volume", "/workspace")),
-        os.path.join(cache, "preheat"),
-    ]
+    # Elsewhere /workspace is anybody's, and a pointer in it would be followed.
+    pod = ["/workspace"] if os.environ.get("RUNPOD_POD_ID") else []
+    return [os.path.join(place, "preheat") for place in ("/runpod-volume", *pod, cache)]
 
 
 def _stated_store(text: bytes) -> str | None:
