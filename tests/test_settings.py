@@ -198,8 +198,8 @@ def test_relative_paths_start_where_they_were_written() -> None:
 
 
 def test_a_tilde_is_the_home_directory() -> None:
-    assert resolve({"store": "~/x"}, {"HOME": "/root"}).store == Path("/root/x")
-    assert resolve({"store": "~"}, {"HOME": "/root"}).store == Path("/root")
+    assert resolve({"store": "~/x"}, {"HOME": "/user"}).store == Path("/user/x")
+    assert resolve({"store": "~"}, {"HOME": "/user"}).store == Path("/user")
 
 
 def test_without_any_place_for_the_store_one_must_be_stated() -> None:
@@ -236,11 +236,11 @@ def test_no_error_shows_credentials() -> None:
 
 def test_a_serverless_workers_volume_is_the_default_store(tmp_path: Path) -> None:
     volume = tmp_path / "runpod-volume"
-    environ = {"RUNPOD_ENDPOINT_ID": "x", "HOME": "/root"}
-    assert default_store(environ, tmp_path) == (Path("/root/.cache/preheat"), CACHE[1])
+    environ = {"RUNPOD_ENDPOINT_ID": "x", "HOME": "/user"}
+    assert default_store(environ, tmp_path) == (Path("/user/.cache/preheat"), CACHE[1])
     volume.mkdir()
     assert default_store(environ, tmp_path) == (volume / "preheat", f"network volume {volume}")
-    assert default_store({"HOME": "/root"}, tmp_path) == (Path("/root/.cache/preheat"), CACHE[1])
+    assert default_store({"HOME": "/user"}, tmp_path) == (Path("/user/.cache/preheat"), CACHE[1])
 
 
 def test_a_mounted_volume_counts_without_the_platforms_variables(
@@ -264,12 +264,12 @@ def test_a_workspace_counts_only_mounted_and_in_a_pod(
         workspace / "preheat",
         f"network volume {workspace}",
     )
-    assert default_store({"HOME": "/root"}, tmp_path) == (Path("/root/.cache/preheat"), CACHE[1])
+    assert default_store({"HOME": "/user"}, tmp_path) == (Path("/user/.cache/preheat"), CACHE[1])
 
 
 def test_a_relative_cache_directory_is_ignored(tmp_path: Path) -> None:
-    environ = {"XDG_CACHE_HOME": "cache", "HOME": "/root"}
-    assert default_store(environ, tmp_path) == (Path("/root/.cache/preheat"), CACHE[1])
+    environ = {"XDG_CACHE_HOME": "cache", "HOME": "/user"}
+    assert default_store(environ, tmp_path) == (Path("/user/.cache/preheat"), CACHE[1])
 
 
 def test_without_a_home_there_is_no_default_store(

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import store as store_module
-from preheat.edges.store import FACTS, LayerFacts, Store, rename_new, write_atomically
+from preheat.edges import disk
+from preheat.edges.disk import rename_new, write_atomically
+from preheat.edges.store import FACTS, LayerFacts, Store
 from preheat.words.errors import StoreError
 from preheat.words.plan import Verdict
 
@@ -57,7 +58,7 @@ def staged(place: Path, text: str = "A=1") -> Path:
 
 def without_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
     """A filesystem that has no RENAME_NOREPLACE, as FUSE ones answer."""
-    monkeypatch.setattr(store_module, "_rename_noreplace", lambda source, target: errno.EINVAL)
+    monkeypatch.setattr(disk, "_rename_noreplace", lambda source, target: errno.EINVAL)
 
 
 @pytest.fixture(params=["syscall", "fallback"])

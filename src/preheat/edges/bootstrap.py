@@ -12,7 +12,8 @@ from pathlib import Path
 
 from preheat import activation
 from preheat.decisions.identity import digest
-from preheat.edges.store import Store, rename_new, unwritable
+from preheat.edges.disk import rename_new, unwritable
+from preheat.edges.store import Store
 from preheat.words.platform import Interpreter
 
 # The kernel cuts a first line at 255 bytes and knows no spaces, so a shell finds the interpreter.

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from preheat.decisions.identity import digest
 from preheat.edges.default_store import default_store
-from preheat.edges.store import write_atomically
+from preheat.edges.disk import write_atomically
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import parse_manifest
 from preheat.words.notation import redact

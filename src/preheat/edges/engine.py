@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -29,8 +28,8 @@ from packaging.pylock import Package as PylockPackage
 from packaging.pylock import PackageArchive, PackageSdist, PackageWheel, Pylock
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
+from preheat.edges.shadow import make_shadow
 from preheat.edges.toml import load as load_toml
 from preheat.words.engine import Pin, Request, Solved, Unsolved
 from preheat.words.errors import InstallError, ResolutionError
@@ -116,7 +115,7 @@ class Engine:
         self._scratch = scratch
         self._markers = cast("Environment", dict(platform.interpreter.markers))
         self._tags = wheel_tags(platform.interpreter)
-        self._python = _make_shadow(platform, scratch / "shadow")
+        self._python = make_shadow(platform, scratch / "shadow")
 
     def resolve(self, request: Request) -> Solved | Unsolved:
         """The versions to put beside the platform, or why there are none.
@@ -362,56 +361,6 @@ def install_failure(answer: subprocess.CompletedProcess[str]) -> str:
         line for line in text.partition("[stderr]")[2].partition("hint:")[0].splitlines() if line
     ]
     return ": ".join(dict.fromkeys([*wanted, *(line.strip() for line in said[-1:])]))
-
-
-def _make_shadow(platform: Platform, directory: Path) -> Path:
-    """A virtual environment with the platform's metadata only; returns its interpreter.
-
-    A ``.pth`` makes the platform importable in it, for builds without isolation.
-    """
-    interpreter = platform.interpreter
-    minor = ".".join(interpreter.version.split(".")[:2])
-    site = directory / "lib" / f"python{minor}" / "site-packages"
-    site.mkdir(parents=True)
-    binaries = directory / "bin"
-    binaries.mkdir()
-    python = binaries / "python"
-    python.symlink_to(interpreter.base_executable)
-    (directory / "pyvenv.cfg").write_text(
-        f"home = {os.path.dirname(interpreter.base_executable)}\n"
-        "include-system-site-packages = false\n"
-        f"version = {interpreter.version}\n",
-        encoding="utf-8",
-    )
-    for each in platform.distributions:
-        if not each.state.present or each.version is None or not _is_version(each.version):
-            continue
-        info = site / f"{each.name.replace('-', '_')}-{each.version}.dist-info"
-        if info.exists():
-            continue
-        info.mkdir()
-        original = Path(each.metadata, "METADATA")
-        if original.is_file():
-            shutil.copyfile(original, info / "METADATA")
-        else:
-            headers = [f"Name: {each.name}", f"Version: {each.version}"]
-            headers += [f"Requires-Dist: {requirement}" for requirement in each.requires]
-            text = "\n".join(["Metadata-Version: 2.1", *headers, ""])
-            (info / "METADATA").write_text(text, encoding="utf-8")
-        (info / "INSTALLER").write_text("preheat-shadow\n", encoding="utf-8")
-        (info / "RECORD").touch()
-    (site / "_platform.pth").write_text(
-        "".join(f"{place}\n" for place in interpreter.sites), encoding="utf-8"
-    )
-    return python
-
-
-def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
 
 
 def wheel_tags(interpreter: Interpreter) -> tuple[Tag, ...]:

@@ -8,8 +8,8 @@ import tomli_w
 from packaging.pylock import Package, Pylock, PylockValidationError
 from packaging.utils import canonicalize_name
 
+from preheat.edges.disk import write_atomically
 from preheat.edges.engine import archive_table, locked_of
-from preheat.edges.store import write_atomically
 from preheat.edges.toml import load
 from preheat.words.errors import LockError, ResolutionError
 from preheat.words.lock import Contents, Lock, Locked

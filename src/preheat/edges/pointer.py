@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from preheat import start
-from preheat.edges.store import Store, write_atomically
+from preheat.edges.disk import write_atomically
+from preheat.edges.store import Store
 from preheat.words.platform import Interpreter
 from preheat.words.report import PackageReport, Report
 
