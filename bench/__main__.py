@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 
-from bench import payload, predicted, warm
+from bench import kill, payload, predicted, race, sight, survival, survival_small, warm
 
-BENCHES = {"warm": warm, "payload": payload, "predicted": predicted}
+BENCHES = {
+    "warm": warm,
+    "kill": kill,
+    "payload": payload,
+    "predicted": predicted,
+    "race": race,
+    "sight": sight,
+    "survival": survival,
+    "survival-small": survival_small,
+}
 
 
 def main() -> None:
     """Run what is named, or the warm start, which needs no gigabytes."""
     lines = [
-        f"  {name:<10} {str(bench.__doc__).splitlines()[0]}" for name, bench in BENCHES.items()
+        f"  {name:<14} {str(bench.__doc__).splitlines()[0]}" for name, bench in BENCHES.items()
     ]
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -20,7 +29,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="*", help="what to run; the default is warm")
-    names = parser.parse_args().name
+    parser.add_argument("--kills", type=int, default=kill.KILLS, help="how often kill kills each")
+    stated = parser.parse_args()
+    names, kill.KILLS = stated.name, stated.kills
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(BENCHES)}")

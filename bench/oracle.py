@@ -1,0 +1,61 @@
+"""What ought to be kept on a disk of that size, told from what lies on a disk without bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from bench.contenders import Goods
+from bench.residue import Weight
+from bench.smalldisk import Space
+
+Names: TypeAlias = "tuple[str, ...]"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Oracle:
+    """Knows the weight of every set of packages, in order of importance.
+
+    Attributes:
+        weights: what each set holds together, with all that it requires, bytecode included.
+        working: what an installer that links from its cache holds beside it while it works.
+    """
+
+    goods: Goods
+    weights: Mapping[Names, Weight]
+    working: Mapping[Names, Weight]
+
+    def keeps(self, free: Space) -> Names:
+        """The packages that fit and leave the reserve: the most important ones first."""
+        kept: Names = ()
+        for name in by_importance(self.goods):
+            if self.fits((*kept, name), free):
+                kept = (*kept, name)
+        return kept
+
+    def fits(self, names: Names, free: Space) -> bool:
+        """Whether that set, in order of importance, leaves the reserve."""
+        left = self.left(names, free)
+        return left.bytes >= 0 and left.inodes >= 0
+
+    def left(self, names: Names, free: Space) -> Space:
+        """What would be left above the reserve at the tightest moment; below zero: is short."""
+        weight, working = self.weights[names], self.working[names]
+        return Space(
+            bytes=free.bytes - self.goods.keep_free - weight.bytes - working.bytes,
+            inodes=free.inodes - weight.inodes - working.inodes,
+        )
+
+
+def sets_of(goods: Goods) -> list[Names]:
+    """Every set of the packages, each in order of importance."""
+    sets: list[Names] = [()]
+    for name in by_importance(goods):
+        sets += [(*names, name) for names in sets]
+    return sets
+
+
+def by_importance(goods: Goods) -> Names:
+    """Required packages first, each kind in order."""
+    return tuple(sorted(goods.imports, key=lambda name: name not in goods.required))
