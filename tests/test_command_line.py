@@ -147,11 +147,11 @@ def test_a_lock_is_asked_for_even_where_the_start_would_be_warm(
     assert ground.warm("--locked").code == 0
 
 
-def test_when_little_is_free_preheats_own_caches_are_cleaned_first(
+def test_when_little_is_free_what_a_killed_start_left_is_cleaned_first(
     ground: Ground, index: Index
 ) -> None:
     ground.write(package("good"), index=index, space={"clean-below": "900TB", "keep-free": 0})
-    left = ground.store / "cache" / "archive-v0"
+    left = ground.store / "staging" / "dead" / "cache" / "archive-v0"
     left.mkdir(parents=True)
     (left / "junk").write_bytes(b"x" * 100_000)
     answer = ground.warm()

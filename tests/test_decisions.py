@@ -59,7 +59,6 @@ def platform(*distributions: tuple[str, str], torch: str | None = None) -> Platf
             libc="glibc 2.36",
             machine="x86_64",
             prefix="/usr",
-            base_prefix="/usr",
             path=("/site",),
             sites=("/site",),
             markers=MARKERS,

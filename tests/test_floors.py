@@ -40,10 +40,14 @@ FLOORS = {
     "preheat.resolution": 4,
     "preheat.locks": 4,
     "preheat.proving": 4,
+    "preheat.installing": 4,
     "preheat.account": 4,
     "preheat.pace": 4,
+    "preheat.doctor": 4,
+    "preheat.render_doctor": 4,
     "preheat": 4,  # the front door: opens the api when it is first asked for
     "preheat.cli": 5,
+    "preheat.cli_options": 5,
     "preheat.__main__": 5,
 }
 
@@ -51,7 +55,12 @@ FLOORS = {
 # touches the world (floor 3 and up) may use them.
 LIGHT = {
     "preheat": {"preheat.start"},
-    "preheat.start": {"preheat.activation", "binascii", "marshal", "os", "sys", "time"},
+    "preheat.start": {
+        *("preheat.activation", "preheat.following", "preheat.lease"),
+        *("atexit", "os", "sys", "time"),
+    },
+    "preheat.following": {"binascii", "marshal", "os", "sys", "time"},
+    "preheat.lease": {"_thread", "binascii", "fcntl", "os", "time"},
     "preheat.activation": {"os", "site", "sys"},
 }
 LIGHT_IS_OPEN_FROM = 3

@@ -9,11 +9,14 @@ import pytest
 
 AFFORDABLE = {
     "__future__",
+    "atexit",
     "binascii",
     "marshal",
     "os",
     "preheat",
     "preheat.activation",
+    "preheat.following",
+    "preheat.lease",
     "preheat.start",
     "site",
     "sys",

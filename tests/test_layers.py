@@ -235,10 +235,12 @@ def test_every_published_layer_is_on_the_path(worker: Worker, started: Result) -
     assert worker.published() == {Path(path).name for path in started.report["paths"]}
 
 
-def test_nothing_is_left_in_staging_or_the_engines_cache(worker: Worker, started: Result) -> None:
+def test_nothing_is_left_of_what_a_start_needs_while_it_goes_on(
+    worker: Worker, started: Result
+) -> None:
     assert started.exit == 0
-    assert list((worker.store / "staging").iterdir()) == []
-    assert list((worker.store / "cache").iterdir()) == []
+    for name in ("staging", "leases", "claims"):
+        assert list((worker.store / name).iterdir()) == []
 
 
 def test_packages_that_share_a_namespace_import_together_from_layers_of_their_own(

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +21,6 @@ from preheat.edges.disk import rename_new, write_atomically
 from preheat.edges.store import FACTS, LayerFacts, Store
 from preheat.words.errors import StoreError
 from preheat.words.plan import Verdict
-
-HOUR = 3600.0
 
 
 @pytest.fixture
@@ -77,7 +74,7 @@ def test_nothing_is_created_before_the_first_write(tmp_path: Path) -> None:
     assert empty.layers() == frozenset()
     assert empty.verdicts(0) == {}
     assert empty.history() == ()
-    assert empty.unreferenced_staging(time.time()) == ()
+    assert empty.unreferenced_staging() == ()
     assert not empty.root.exists()
 
 
@@ -86,7 +83,7 @@ def test_a_published_layer_is_there_whole_with_what_it_says_of_itself(
 ) -> None:
     with store.stage() as place:
         layer = store.publish(staged(place), facts())
-        assert list(place.iterdir()) == [place / "owner"]
+        assert list(place.iterdir()) == []
     assert way
     assert store.layers() == {"d1"}
     assert (layer / "p.py").read_text(encoding="utf-8") == "A=1"
@@ -268,55 +265,77 @@ def test_staging_is_gone_at_the_end_whatever_happened(store: Store) -> None:
 def test_staging_is_unreferenced_only_when_its_owner_was_killed(store: Store) -> None:
     with holder(store) as (process, place):
         assert place.is_dir()
-        assert store.unreferenced_staging(time.time()) == ()
-        store.prepare()  # what the next start does first
+        assert store.unreferenced_staging() == ()
+        store.drop_staging()  # what the next start does first
         assert (place / "half-made").exists()
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (place / "half-made").exists()
-        assert store.unreferenced_staging(time.time()) == (place,)
-        store.prepare()
+        assert store.unreferenced_staging() == (place,)
+        store.drop_staging()
         assert not place.exists()
+        assert names(store.root / "leases") == set()
 
 
 def test_our_own_staging_is_not_taken_for_a_dead_ones(store: Store) -> None:
     with store.stage() as place:
-        store.prepare()
+        store.drop_staging()
         assert place.is_dir()
-        assert store.unreferenced_staging(time.time() + 24 * HOUR) == ()
+        assert store.unreferenced_staging() == ()
 
 
-def test_staging_without_an_owner_is_left_until_it_is_old(store: Store) -> None:
-    place = store.root / "staging" / "just-made"
+def test_staging_without_a_lease_is_a_dead_ones(store: Store) -> None:
+    place = store.root / "staging" / "left"
     place.mkdir()
-    assert store.unreferenced_staging(time.time()) == ()
-    assert store.unreferenced_staging(time.time() + 7 * HOUR) == (place,)
-
-
-def test_staging_whose_owner_is_a_link_to_elsewhere_is_not_followed(
-    store: Store, tmp_path: Path
-) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("mine", encoding="utf-8")
-    place = store.root / "staging" / "linked"
-    place.mkdir()
-    (place / "owner").symlink_to(victim)
-    store.drop_staging(time.time())
-    assert victim.read_text(encoding="utf-8") == "mine"
+    assert store.unreferenced_staging() == (place,)
 
 
 # -- the engine's cache --------------------------------------------------------------------------
 
 
-def test_the_cache_is_emptied_by_the_last_start_that_leaves_it(store: Store) -> None:
-    with store.engine_cache() as outer:
-        with store.engine_cache() as inner:
-            assert inner == outer
-            (inner / "archive").mkdir()
-        assert (outer / "archive").exists()
-        assert not store.cache_is_idle()
-    assert store.cache_is_idle()
-    assert list(store.cache.iterdir()) == []
+def test_each_start_has_a_cache_of_its_own_that_goes_with_it(store: Store) -> None:
+    with store.begin() as one, store.begin() as two:
+        for staging in (one, two):
+            staging.cache.mkdir()
+            (staging.cache / "archive").touch()
+        assert one.cache != two.cache
+    assert not one.cache.exists()
+    assert names(store.root / "staging") == set()
+
+
+def test_what_a_killed_start_had_fetched_is_taken_over_by_one_start(store: Store) -> None:
+    with holder(store) as (process, dead):
+        (dead / "cache").mkdir()
+        (dead / "cache" / "archive").touch()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with store.begin() as one, store.begin() as two:
+            assert [staging.adopt_cache(dead) for staging in (one, two)] == [True, False]
+            assert names(one.cache) == {"archive"}
+            store.drop_staging()
+            assert not dead.exists()
+            assert names(one.cache) == {"archive"}
+
+
+def test_a_cache_that_is_a_link_or_empty_is_not_taken_over(store: Store, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").touch()
+    dead = store.root / "staging" / "dead"
+    dead.mkdir()
+    with store.begin() as staging:
+        assert not staging.adopt_cache(dead)
+        (dead / "cache").mkdir()
+        assert not staging.adopt_cache(dead)
+        (dead / "cache").rmdir()
+        (dead / "cache").symlink_to(theirs)
+        assert not staging.adopt_cache(dead)
+    assert names(theirs) == {"file"}
+
+
+def names(place: Path) -> set[str]:
+    """What lies in a directory."""
+    return {entry.name for entry in place.iterdir()}
 
 
 # -- verdicts ------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Outcome:
     Attributes:
         lasting: a skip that holds as long as manifest and platform do: an unmet condition.
         remembered: whether the next start may go by it; False for what a deadline decided.
+        short_of_space: the disk was full while it was made.
         actual: bytes on disk, as du counts them.
         seconds: by stage.
         trace: traceback or the engine's words.
@@ -47,6 +48,7 @@ class Outcome:
     reason: str
     lasting: bool = False
     remembered: bool = True
+    short_of_space: bool = False
     actual: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     trace: str = ""
@@ -101,6 +103,7 @@ class Account:
             started=pace.started,
             store=str(store.root),
             bootstrap=self.active.bootstrap,
+            shared=any(v.role == "store" and not v.quota_known for v in self.volumes),
         )
 
     def _capabilities(self) -> dict[str, str | None]:

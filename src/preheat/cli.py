@@ -2,7 +2,8 @@
 
 Exit status: 0 everything required is ready; 1 an error of preheat's own; 2 wrong usage or
 manifest; 3 a required package could not be made ready; 4 the store; 5 the platform; 6 the lock;
-7 the index or the resolution; 8 an installation; 130 interrupted.
+7 the index or the resolution; 8 an installation; 9 `preheat doctor` found what breaks a start;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,87 +11,38 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 # preheat may be installed in the platform itself, and nothing there is written to.
 sys.dont_write_bytecode = True
 
 import click
 
-from preheat import __version__, start
-from preheat.seams import Listener
-from preheat.words.errors import PlatformError, PreheatError, RequiredPackageError
+from preheat import __version__, following, lease, start
+from preheat.cli_options import (
+    Options,
+    common,
+    known_manifest,
+    listening,
+    manifest_of,
+    order_of,
+    print_json,
+    same_place,
+    settings_of,
+    size_of,
+    stated,
+)
+from preheat.words.errors import PlatformError, RequiredPackageError
 
 if TYPE_CHECKING:
-    from preheat.words.order import Order
     from preheat.words.plan import Plan
-    from preheat.words.settings import Settings
 
 NOT_READY = RequiredPackageError.exit_status
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What every command takes."""
-
-    manifest: Path | None
-    store: Path | None
-    python: str
-    as_json: bool
-    offline: bool | None
-    verbose: int
-    settings: tuple[str, ...]
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command, handed over as one value."""
-
-    def wrapped(**given: Any) -> None:
-        options = Options(
-            manifest=given.pop("manifest"),
-            store=given.pop("store"),
-            python=_executable(given.pop("python")),
-            as_json=given.pop("as_json"),
-            offline=given.pop("offline") or None,
-            verbose=given.pop("verbose"),
-            settings=given.pop("settings"),
-        )
-        _guarded(options, lambda: command(options, **given))
-
-    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    for parameter in reversed(_PARAMETERS):
-        wrapped = parameter(wrapped)
-    return wrapped
-
-
-_FILE = click.Path(path_type=Path)
-_PARAMETERS = (
-    click.option("--manifest", type=_FILE, envvar="PREHEAT_MANIFEST", help="The manifest's file."),
-    click.option("--store", type=_FILE, help="Where layers are kept."),
-    click.option(
-        "--python",
-        default=sys.executable,
-        envvar="PREHEAT_PYTHON",
-        help="The platform's interpreter; by default the running one.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print data for programs."),
-    click.option("--offline", is_flag=True, help="Ask no index."),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Any setting of the manifest: --set space.keep-free=2GB.",
-    ),
-    click.option("-v", "--verbose", count=True, help="Show tracebacks and the solver's words."),
-)
+BREAKS_A_START = 9
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -101,17 +53,17 @@ def main() -> None:
 
 @main.command()
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
-@_common
+@common
 def plan(options: Options, locked: bool) -> None:
     """Show what a start would do and what it takes; nothing is changed."""
     from preheat.edges.lock_file import NAME
     from preheat.provision import Provision
 
-    order = _order(options, {}, locked=NAME if locked else None)
-    with _listener() as listen:
+    order = order_of(options, {}, locked=NAME if locked else None)
+    with listening() as listen:
         made, report = Provision(order, listen).plan()
     if options.as_json:
-        _print_json({**asdict(report), "ready": made.ready, "needs": _needs(made)})
+        print_json({**asdict(report), "ready": made.ready, "needs": _needs(made)})
     else:
         from preheat.render import show_plan
 
@@ -128,7 +80,7 @@ def plan(options: Options, locked: bool) -> None:
 @click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @click.option("--cold", is_flag=True, help="Go the long way even where the pointer is valid.")
-@_common
+@common
 def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold: bool) -> None:
     """Make the manifest's packages ready."""
     begin = time.perf_counter()
@@ -136,7 +88,7 @@ def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold
     if document is None:
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
     if options.as_json:
-        _print_json(document)
+        print_json(document)
     else:
         from preheat.edges.report_file import report_from
         from preheat.render import show_report
@@ -156,7 +108,7 @@ def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold
 @click.option("--retry", is_flag=True, help="Try what failed before; resolve anew.")
 @click.option("--locked", is_flag=True, help="Use the lock beside the manifest, or fail.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@_common
+@common
 def run(
     options: Options,
     deadline: str | None,
@@ -174,7 +126,15 @@ def run(
     for package in map(start.PackageState, document["packages"]):
         if not package.ok:
             click.echo(f"preheat: not available: {package.name}: {package.reason}", err=True)
+    held = _held(document)
+    if held is None:
+        # A collector was faster; what it took is made again.
+        document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
+        held = _held(document) or lease.Lease.nobodys()
     environment = _environment_of(document)
+    if document["shared"]:
+        environment[lease.SHARED] = held.file
+    held.outlive_exec()
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606  # becoming it is the job
     except OSError as error:
@@ -184,17 +144,17 @@ def run(
 
 
 @main.command()
-@_common
+@common
 def status(options: Options) -> None:
     """Show every setting with where it came from, and whether the next start is warm."""
     from preheat.edges.manifest_file import read_manifest, read_settings
 
-    file = _manifest(options)
-    settings = read_settings(read_manifest(file), _command_line(options, {}))
+    file = manifest_of(options)
+    settings = read_settings(read_manifest(file), stated(options, {}))
     _, why_cold = _pointer(options)
     rows = settings.rows()
     if options.as_json:
-        _print_json(
+        print_json(
             {
                 "manifest": str(file),
                 "warm": not why_cold,
@@ -211,20 +171,20 @@ def status(options: Options) -> None:
 
 
 @main.command()
-@_common
+@common
 def lock(options: Options) -> None:
     """Write a lock (PEP 751) with sizes and hashes beside the manifest."""
     from preheat.edges.lock_file import NAME
     from preheat.provision import Provision
 
-    order = _order(options, {}, locked=None)
+    order = order_of(options, {}, locked=None)
     file = order.manifest_file.parent / NAME
-    with _listener() as listen:
+    with listening() as listen:
         made = Provision(order, listen).lock(file)
     refused = dict(made.refused)
     if options.as_json:
         found = [{"name": d.name, "version": d.version} for d in made.distributions]
-        _print_json({"file": str(file), "distributions": found, "refused": refused})
+        print_json({"file": str(file), "distributions": found, "refused": refused})
     else:
         click.echo(f"{file}: {len(made.distributions)} distributions")
         for name, reason in refused.items():
@@ -236,7 +196,7 @@ def lock(options: Options) -> None:
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Show what could be freed; free nothing.")
 @click.option("--need", metavar="SIZE", help="Stop when that much is free: --need 3GB.")
-@_common
+@common
 def clean(options: Options, dry_run: bool, need: str | None) -> None:
     """Free leftovers and caches, the cheapest loss first."""
     from preheat.edges.cleaning import Cleaner
@@ -244,7 +204,7 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
     from preheat.edges.store import Store
     from preheat.render import show_estimates, show_freed
 
-    settings = _settings_of(options)
+    settings = settings_of(options)
     try:
         sites = ask_interpreter(options.python).sites
     except PlatformError:
@@ -258,13 +218,13 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
                 {"name": e.tier.name, "loss": e.tier.loss, "bytes": e.bytes, "paths": e.paths}
                 for e in found
             ]
-            _print_json({"tiers": tiers})
+            print_json({"tiers": tiers})
         else:
             show_estimates(found)
         return
-    freed = cleaner.until_free(_size(need)) if need else cleaner.clean()
+    freed = cleaner.until_free(size_of(need)) if need else cleaner.clean()
     if options.as_json:
-        _print_json(
+        print_json(
             {
                 "freed": freed.bytes,
                 "tiers": dict(freed.tiers),
@@ -278,46 +238,59 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
 
 @main.command()
 @click.option("--history", is_flag=True, help="One line for each start that is remembered.")
-@_common
+@common
 def report(options: Options, history: bool) -> None:
     """Show the last start, and how the starts before it went."""
     from preheat.edges.report_file import last_report, report_from
     from preheat.edges.store import Store
     from preheat.render import show_history, show_report
 
-    store = Store(_settings_of(options).store)
+    store = Store(settings_of(options).store)
     starts = store.history()
     if history:
         for line in starts:
             click.echo(json.dumps(line))
         return
-    document = last_report(store, _manifest(options), options.python)
+    document = last_report(store, manifest_of(options), options.python)
     if options.as_json:
         ready = sum(bool(line.get("ready")) for line in starts)
         warm_starts = sum(bool(line.get("warm")) for line in starts)
         document["history"] = {"starts": len(starts), "ready": ready, "warm": warm_starts}
-        _print_json(document)
+        print_json(document)
         return
     show_report(report_from(document), verbose=bool(options.verbose))
     show_history(starts)
 
 
-def _guarded(options: Options, work: Callable[[], None]) -> None:
-    try:
-        work()
-    except PreheatError as error:
-        if options.as_json:
-            about = {"code": error.code, "message": error.message, "hint": error.hint}
-            _print_json({"error": about})
-        _stop(f"preheat: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), error)
-    except KeyboardInterrupt:
-        click.echo("preheat: interrupted; nothing half-made is left", err=True)
-        sys.exit(130)
+@main.command()
+@common
+def doctor(options: Options) -> None:
+    """Say what is wrong with this container, the worst first, each with the command that mends it.
 
+    Needs no manifest, and mends nothing itself. Exit status 9 where something will break a start.
+    """
+    from preheat.decisions.diagnosis import breaks_a_start
+    from preheat.doctor import Patient, findings
 
-def _stop(text: str, error: PreheatError) -> NoReturn:
-    click.echo(text, err=True)
-    sys.exit(error.exit_status)
+    file = known_manifest(options)
+    seen, found = findings(
+        Patient(
+            manifest=file,
+            executable=options.python,
+            command_line=stated(options, {}),
+            options=same_place(options, file),
+        )
+    )
+    breaks = breaks_a_start(found)
+    if options.as_json:
+        from preheat.render_doctor import as_document
+
+        print_json({"breaks_a_start": breaks, **as_document(seen, found)})
+    else:
+        from preheat.render_doctor import show_findings
+
+        show_findings(seen, found)
+    sys.exit(BREAKS_A_START if breaks else 0)
 
 
 def _follow(options: Options, begin: float) -> dict[str, Any] | None:
@@ -325,7 +298,7 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     facts = None if options.settings else _pointer(options)[0]
     if facts is None:
         return None
-    start.note(facts)
+    following.note(facts)
     volume = _free(facts["store"])
     return {
         "schema": facts["schema"],
@@ -338,18 +311,19 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
         "volumes": [volume],
         "bootstrap": facts["bootstrap"],
         "store": facts["store"],
+        "shared": facts["shared"],
     }
 
 
 def _pointer(options: Options) -> tuple[dict[str, Any] | None, str]:
-    interpreter = start.running()
+    interpreter = following.running()
     if options.python != sys.executable:
         from preheat.edges.probe import ask_interpreter
 
         asked = ask_interpreter(options.python)
         interpreter = (asked.full_version, asked.prefix, asked.cache_tag)
     named = str(options.store.absolute()) if options.store else None
-    return start.examine(str(_manifest(options)), named, interpreter)
+    return following.examine(str(manifest_of(options)), named, interpreter)
 
 
 def _go_cold(
@@ -364,82 +338,14 @@ def _go_cold(
     # A platform that stops a worker sends this first: leave as Ctrl-C does, with nothing behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
-    order = _order(options, extra, locked=NAME if locked else None, retry=retry)
-    with _listener() as listen:
+    order = order_of(options, extra, locked=NAME if locked else None, retry=retry)
+    with listening() as listen:
         made = Provision(order, listen).warm()
     return asdict(made)
 
 
-def _order(
-    options: Options, extra: Mapping[str, object], *, locked: str | None, retry: bool = False
-) -> Order:
-    from preheat.edges.manifest_file import read_manifest, read_settings
-    from preheat.words.order import Order
-
-    file = _manifest(options)
-    manifest = read_manifest(file)
-    return Order(
-        manifest=manifest,
-        settings=read_settings(manifest, _command_line(options, extra)),
-        manifest_file=file,
-        executable=options.python,
-        retry=retry,
-        lock=file.parent / locked if locked else None,
-    )
-
-
-def _command_line(options: Options, extra: Mapping[str, object]) -> dict[str, object]:
-    stated: dict[str, object] = {}
-    for text in options.settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise click.UsageError(f"--set {text}: write it as KEY=VALUE")
-        stated[key.strip()] = value.strip()
-    own = {"store": options.store, "offline": options.offline, **extra}
-    return {**stated, **{key: value for key, value in own.items() if value is not None}}
-
-
-def _executable(text: str) -> str:
-    """An interpreter by path or by name; a venv's own link is kept as it is."""
-    if os.sep in text:
-        return os.path.abspath(text)
-    return shutil.which(text) or text
-
-
-def _manifest(options: Options) -> Path:
-    """The manifest's file; where it is named or plain to see, without the weight of reading it."""
-    if options.manifest is not None:
-        return options.manifest.absolute()
-    own = Path("preheat.toml").absolute()
-    if own.exists():
-        return own
-    from preheat.edges.manifest_file import find_manifest
-
-    return find_manifest(Path.cwd()).absolute()
-
-
-def _settings_of(options: Options) -> Settings:
-    """The settings, also where there is no manifest: cleaning must always be possible."""
-    from preheat.edges.manifest_file import read_manifest, read_settings
-    from preheat.words.errors import ManifestError
-    from preheat.words.manifest import Manifest
-
-    try:
-        manifest = read_manifest(_manifest(options))
-    except ManifestError:
-        if options.manifest is not None:
-            raise
-        manifest = Manifest()
-    return read_settings(manifest, _command_line(options, {}))
-
-
-def _size(text: str) -> int:
-    from preheat.words.notation import parse_size
-
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text}: a size such as 3GB is allowed") from error
+def _held(document: Mapping[str, Any]) -> lease.Lease | None:
+    return start.hold({**document, "layers": document["paths"]})
 
 
 def _environment_of(document: Mapping[str, Any]) -> dict[str, str]:
@@ -465,13 +371,3 @@ def _free(store: str) -> dict[str, object]:
 
 def _needs(made: Plan) -> list[dict[str, object]]:
     return [{**asdict(need), "fits": need.fits} for need in made.needs]
-
-
-def _listener() -> AbstractContextManager[Listener]:
-    from preheat.progress import listener
-
-    return listener(os.environ)
-
-
-def _print_json(document: object) -> None:
-    click.echo(json.dumps(document, indent=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.account import Outcome
@@ -13,10 +13,11 @@ from preheat.decisions.plan import Known, Planner, by_importance
 from preheat.decisions.room import Room
 from preheat.decisions.size import Measure
 from preheat.edges import inventory
+from preheat.edges.collecting import available
 from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
 from preheat.edges.probe import probe, read_volumes
-from preheat.edges.store import Store
+from preheat.edges.store import Staging, Store
 from preheat.edges.wheels import Reader
 from preheat.locks import Locks
 from preheat.pace import Pace
@@ -37,12 +38,17 @@ class Workplace:
     Attributes:
         scratch: a directory of our own, gone in the end.
         cache: the engine's.
-        lasting: whether what is learnt may be kept in the store; a plan changes nothing.
+        staging: of the start that works there; None for a plan, which changes nothing.
     """
 
     scratch: Path
     cache: Path
-    lasting: bool
+    staging: Staging | None = None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what is learnt may be kept in the store."""
+        return self.staging is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,16 @@ class Decided:
         planned.lasting = not step.wanted
         planned.trace = self.walls.get(step.package.name, "")
         return planned
+
+    def measured_anew(self) -> Decided:
+        """The same with what is free by now."""
+        room = self.planner.room
+        volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
+        return self.with_room(replace(room, volumes=volumes))
+
+    def with_room(self, room: Room) -> Decided:
+        """The same in another room."""
+        return replace(self, planner=replace(self.planner, room=room))
 
     def refuse_changed_platform(self) -> None:
         """Nothing is published beside a platform that is not as it was found.
@@ -108,8 +124,6 @@ class Decision:
             platform = probe(self._order.executable, self._memory(workplace))
         with self._pace.stage("fingerprint"):
             before = fingerprint(platform.interpreter.sites)
-        places = {"store": settings.store, "cache": self._store.cache}
-        volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
         prover = Prover(self._order, self._store, self._pace, remember=workplace.lasting)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
@@ -119,18 +133,21 @@ class Decision:
             store=self._store,
             pace=self._pace,
             reader=self._reader(remember=workplace.lasting),
-            remember=workplace.lasting,
+            claims=workplace.staging.claims if workplace.staging else None,
         )
         answer = locks.answer(self._question(platform, left), engine)
         for package in left:
             reason = (answer.resolution.refused | answer.unanswered).get(package.name)
             if reason:
                 settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+        # Only now: the engine has its index pages, and the shadow of the platform is there.
+        places = {"store": settings.store, "cache": settings.store / "staging"}
+        volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
         taking_part = tuple(p for p in left if p.name not in settled)
         planner = Planner(
             composition=composition(answer.resolution, taking_part, platform),
             settled=settled,
-            known=Known(layers=self._store.layers(), verdicts=prover.verdicts),
+            known=Known(layers=available(self._store), verdicts=prover.verdicts),
             room=Room(volumes=volumes, keep_free=settings.space.keep_free),
             measure=Measure.of(
                 volumes[0], version=platform.interpreter.version, compiled=settings.compile

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from preheat.decisions.fallback import best_lock
 from preheat.decisions.identity import digest, manifest_digest, platform_digest
+from preheat.edges.claims import Claims
 from preheat.edges.engine import Engine
 from preheat.edges.lock_file import read_lock, write_lock
 from preheat.edges.store import Store
@@ -40,14 +42,14 @@ class Locks:
     """The locks of a store, for one start.
 
     Attributes:
-        remember: whether a new resolution is kept.
+        claims: of the start; None where a new resolution is not kept.
     """
 
     order: Order
     store: Store
     pace: Pace
     reader: Reader
-    remember: bool
+    claims: Claims | None
 
     def answer(self, question: Question, engine: Engine) -> Answer:
         """The resolution to go by.
@@ -63,6 +65,13 @@ class Locks:
             return self._from(kept, question)
         if not question.packages:
             return self._from(_EMPTY, question)
+        with self._claimed(question):
+            made_meanwhile = self._kept(question)
+            if made_meanwhile is not None:
+                return self._from(made_meanwhile, question)
+            return self._anew(question, engine)
+
+    def _anew(self, question: Question, engine: Engine) -> Answer:
         try:
             with self.pace.stage("resolve"):
                 found = resolve(question, engine, self.reader)
@@ -71,9 +80,27 @@ class Locks:
                 raise
             self.pace.listener.event("index-unreachable", reason=error.message)
             return self._from_the_past(question, str(error.data["why"]))
-        if self.remember:
+        if self.claims is not None:
             write_lock(found.lock, found.contents, self._file(question))
         return Answer(resolution=found, unanswered=found.unanswered)
+
+    @contextlib.contextmanager
+    def _claimed(self, question: Question) -> Iterator[None]:
+        """Of many that ask the same, one asks the index; the others read its answer."""
+        if self.claims is None:
+            yield
+            return
+        told = False
+
+        def wait(seconds: float) -> bool:
+            nonlocal told
+            if not told:
+                self.pace.listener.event("waiting", what="the resolution of another start")
+                told = True
+            return not all(self.pace.late(package) for package in question.packages)
+
+        with self.claims.claimed(self._file(question).name, wait):
+            yield
 
     def _from(self, lock: Lock, question: Question) -> Answer:
         return Answer(resolution=from_lock(lock, question, self.reader), unanswered={})

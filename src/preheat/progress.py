@@ -44,7 +44,7 @@ class Silent:
     def event(self, name: str, /, **facts: object) -> None:
         """Nothing."""
 
-    def progress(self, stage: str, done: float, total: float) -> None:
+    def progress(self, stage: str, done: float, total: float, *, free: int | None = None) -> None:
         """Nothing."""
 
 
@@ -68,7 +68,7 @@ class Lines:
         self._stream.write(line + "\n")
         self._stream.flush()
 
-    def progress(self, stage: str, done: float, total: float) -> None:
+    def progress(self, stage: str, done: float, total: float, *, free: int | None = None) -> None:
         """Writes the beginning of a stage, and what was done of a long one."""
         if done >= total:
             self._said.pop(stage, None)
@@ -79,7 +79,8 @@ class Lines:
             self.event("stage", name=stage)
         elif now - self._said[stage] >= 10:
             self._said[stage] = now
-            self.event("progress", name=stage, percent=round(100 * done / total))
+            left = None if free is None else round(free / 1e6)
+            self.event("progress", name=stage, percent=round(100 * done / total), free_mb=left)
 
 
 @contextmanager
@@ -123,7 +124,7 @@ class _Bars:
             line.append(f": {reason}", style="yellow")
         self._progress.console.print(line)
 
-    def progress(self, stage: str, done: float, total: float) -> None:
+    def progress(self, stage: str, done: float, total: float, *, free: int | None = None) -> None:
         """Moves the stage's bar; a finished one goes."""
         if done >= total:
             task = self._tasks.pop(stage, None)
@@ -136,6 +137,8 @@ class _Bars:
                 stage, total=total if known else None, detail=""
             )
         detail = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total > 1 else ""
+        if free is not None:
+            detail += f", {free / 1e9:,.1f} GB free"
         self._progress.update(self._tasks[stage], completed=done, detail=detail)
 
 

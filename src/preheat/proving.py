@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from preheat.decisions.identity import digest, verdict_key
 from preheat.edges.proof import Limits, Stack, prove
 from preheat.edges.store import Store
 from preheat.pace import Pace
+from preheat.words.errors import StoreError
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Verdict
@@ -32,9 +34,19 @@ class Prover:
         self._store = store
         self._pace = pace
         self._remembers = remember
+        self._begin = time.time()
+        self._anew = order.retry
         self.verdicts: Mapping[str, Verdict] = (
             {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
         )
+
+    def of_another(self, key: str) -> Verdict | None:
+        """What another start has proved since this one began."""
+        verdict = None if self._anew else self._store.verdict(key)
+        if verdict is None or verdict.ok:
+            return verdict
+        made = verdict.expires - self._settings.retry_after
+        return verdict if made >= self._begin else None
 
     def provided(self, packages: Sequence[Package], platform: Platform) -> dict[str, Proof]:
         """Whether the platform's own packages really import, by name."""
@@ -78,7 +90,7 @@ class Prover:
         """
         digests = [layer.rpartition("/")[2] for layer in stack.layers]
         key = digest([verdict_key(digests, package, platform) for package in packages])
-        known = self.verdicts.get(key)
+        known = self.verdicts.get(key) or self.of_another(key)
         if known is not None and known.ok:
             return {}
         guards = [_torch_guard(stack)] if platform.torch else []
@@ -103,16 +115,17 @@ class Prover:
         if not self._remembers:
             return
         expires = 0.0 if proof.ok else time.time() + self._settings.retry_after
-        self._store.remember(
-            Verdict(
-                key=key,
-                package=proof.package,
-                ok=proof.ok,
-                reason=proof.reason,
-                seconds=round(proof.seconds, 3),
-                expires=expires,
-            )
+        verdict = Verdict(
+            key=key,
+            package=proof.package,
+            ok=proof.ok,
+            reason=proof.reason,
+            seconds=round(proof.seconds, 3),
+            expires=expires,
         )
+        # A disk that takes no memory costs the next start time, and this one nothing.
+        with contextlib.suppress(StoreError):
+            self._store.remember(verdict)
 
 
 def _torch_guard(stack: Stack) -> Package:

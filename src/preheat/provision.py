@@ -10,29 +10,31 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
 from preheat.deciding import Decided, Decision, Workplace
-from preheat.decisions.identity import verdict_key
-from preheat.decisions.plan import Progress, by_importance
-from preheat.edges import bootstrap, staging
-from preheat.edges.cleaning import CACHE, Cleaner
+from preheat.decisions.plan import Progress, by_importance, load_of
+from preheat.edges import bootstrap
+from preheat.edges.cleaning import Cleaner, Shortage
+from preheat.edges.collecting import drop_void_mark
+from preheat.edges.deletion import erase
+from preheat.edges.disk import answering
 from preheat.edges.lock_file import write_lock
 from preheat.edges.pointer import Left, keep_report, leave_pointer
 from preheat.edges.probe import read_volumes
-from preheat.edges.proof import Stack
-from preheat.edges.store import LayerFacts, Store
-from preheat.edges.watch import watch
+from preheat.edges.store import Staging, Store
+from preheat.installing import Installer
 from preheat.pace import Pace
 from preheat.seams import Listener
-from preheat.words.errors import InstallError
+from preheat.words.errors import StoreError
 from preheat.words.lock import Lock
 from preheat.words.order import Order
-from preheat.words.plan import Action, Plan, Step
-from preheat.words.proof import Proof
+from preheat.words.plan import Action, Plan
 from preheat.words.report import Report
+
+# Cleaning and planning anew ends after that many shortages in one start.
+_TRIES_FOR_SPACE = 3
 
 
 class Provision:
@@ -51,7 +53,10 @@ class Provision:
         Raises:
             PreheatError: the platform or the lock is unusable.
         """
-        with tempfile.TemporaryDirectory(prefix="preheat-plan-") as scratch:
+        with (
+            answering(self._store.root),
+            tempfile.TemporaryDirectory(prefix="preheat-plan-") as scratch,
+        ):
             decided = self._decision.decide(_throwaway(scratch))
         plan = decided.planner.plan(self._packages)
         outcomes = [decided.outcome(step) for step in plan.steps]
@@ -64,7 +69,10 @@ class Provision:
             ResolutionError: the index does not answer.
             StoreError: the file cannot be written.
         """
-        with tempfile.TemporaryDirectory(prefix="preheat-lock-") as scratch:
+        with (
+            answering(self._store.root),
+            tempfile.TemporaryDirectory(prefix="preheat-lock-") as scratch,
+        ):
             found = self._decision.resolve(_throwaway(scratch))
             write_lock(found.lock, found.contents, file)
         return found.lock
@@ -73,82 +81,140 @@ class Provision:
         """Makes the packages ready and leaves the pointer.
 
         Raises:
-            PreheatError: the store, the platform or the lock is unusable. A package that cannot
-                be had raises nothing: the report says so.
+            PreheatError: the store, the platform or the lock is unusable, or a disk refuses. A
+                package that cannot be had raises nothing: the report says so.
         """
         begin = time.time()
-        self._store.prepare()
-        self._give_up_leftovers()
-        with self._store.stage() as scratch, self._store.engine_cache() as cache:
-            workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
-            decided = self._make_room(self._decision.decide(workplace))
-            outcomes, progress = self._carry_out(decided)
-            active = self._prove_together(decided, outcomes, progress)
-            decided.refuse_changed_platform()
-            report = self._report(decided, outcomes, active)
+        with answering(self._store.root):
+            self._store.prepare()
+            drop_void_mark(self._store)
+            with self._store.begin() as staging:
+                self._take_over(staging)
+                decided = self._decide(staging)
+                decided, outcomes, progress = self._carry_out(decided, staging)
+                active = self._prove_together(self._installer(decided, staging), outcomes, progress)
+                decided.refuse_changed_platform()
+                report = self._report(decided, outcomes, active)
+            # Last of all, with nothing left to remove: a start that ends before is cold again.
             self._leave(decided, outcomes, report, active)
-        self._store.append_history(history_line(report, begin))
+            # History is nobody's need: a disk that takes no more of it does not undo a start.
+            with contextlib.suppress(OSError, StoreError):
+                self._store.append_history(history_line(report, begin))
         return report
 
     # What is done
 
-    def _give_up_leftovers(self) -> None:
-        """What a killed start left in the engine's cache helps this one, where there is room."""
-        if self._store.cache_is_empty():
+    def _take_over(self, staging: Staging) -> None:
+        """What a killed start had fetched helps this one; what else it left goes."""
+        adopted = any(staging.adopt_cache(dead) for dead in self._store.unreferenced_staging())
+        self._store.drop_staging()
+        staging.claims.prune()
+        if not adopted:
             return
         low = self._free() < self.order.settings.space.clean_below
         if not low:
             # Deciding twice costs little: the resolution of the first time is kept.
-            with self._store.stage() as scratch, self._store.engine_cache(keep=True) as cache:
-                workplace = Workplace(scratch=scratch, cache=cache, lasting=True)
-                decided = self._decision.decide(workplace)
-            low = decided.planner.wanted(self._packages) is not None
-        if low and self._store.drop_cache():
-            self._pace.listener.event("cleaned", tier=CACHE.name)
+            with staging.directory("first-look") as scratch:
+                decided = self._decision.decide(_workplace(staging, scratch))
+            low = bool(decided.planner.shortages(self._packages))
+        if low:
+            erase(staging.cache)
+            self._pace.listener.event("cleaned", tier="what a killed start had fetched")
 
-    def _make_room(self, decided: Decided) -> Decided:
+    def _decide(self, staging: Staging) -> Decided:
+        scratch = staging.place / "engine"
+        scratch.mkdir()
+        decided = self._make_room(self._decision.decide(_workplace(staging, scratch)), staging)
+        # From here on it is known which layers no collector may take from us.
+        staging.lease.hold(decided.planner.layers(self._packages))
+        return decided
+
+    def _make_room(self, decided: Decided, staging: Staging) -> Decided:
         """Below the threshold, or where something does not fit, caches go before packages do."""
         below = self.order.settings.space.clean_below
-        wanted = decided.planner.wanted(self._packages) or 0
-        if self._free() >= max(wanted, below):
-            return decided
+        shortages = [
+            Shortage(path=Path(need.path), bytes=need.bytes + need.reserve, inodes=need.inodes)
+            for need in decided.planner.shortages(self._packages)
+        ]
+        if self._free() < below:
+            shortages.append(Shortage(path=self._store.root, bytes=below))
+        return self._clean(shortages, decided, staging) if shortages else decided
+
+    def _clean(self, shortages: Sequence[Shortage], decided: Decided, staging: Staging) -> Decided:
         cleaner = Cleaner(
             store=self._store,
             extra=self.order.settings.space.clean,
             sites=decided.platform.interpreter.sites,
+            spared=decided.planner.layers(self._packages),
+            staging=staging,
         )
-        freed = cleaner.until_free(max(wanted, below))
-        for name, size in freed.tiers:
-            self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
-        room = decided.planner.room
-        volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
-        planner = replace(decided.planner, room=replace(room, volumes=volumes))
-        return replace(decided, planner=planner)
+        for shortage in shortages:
+            # Where a write was refused and statvfs shows room, a quota is full: it cannot be seen.
+            freed = cleaner.clean() if shortage.over else cleaner.until_over(shortage)
+            for name, size in freed.tiers:
+                self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
+        return decided.measured_anew()
+
+    def _after_shortage(
+        self, decided: Decided, staging: Staging, outcome: Outcome, progress: Progress
+    ) -> Decided:
+        """Planned again with what is left, after what can go has gone."""
+        progress.measured_anew()
+        self._pace.listener.event(
+            "short-of-space", package=outcome.step.package.name, reason=outcome.reason
+        )
+        shortages = [
+            Shortage(path=Path(need.path), bytes=need.bytes + need.reserve, inodes=need.inodes)
+            for need in decided.planner.room.needs(load_of(outcome.step))
+            if need.bytes
+        ]
+        return self._clean(shortages, decided, staging)
 
     def _free(self) -> int:
         return read_volumes({"store": self._store.root})[0].free
 
-    def _carry_out(self, decided: Decided) -> tuple[list[Outcome], Progress]:
+    def _carry_out(
+        self, decided: Decided, staging: Staging
+    ) -> tuple[Decided, list[Outcome], Progress]:
         progress = Progress()
         outcomes = []
+        tries_left = _TRIES_FOR_SPACE
         self._announce(decided)
         for index, package in enumerate(self._packages):
-            step = decided.planner.step(package, progress, self._packages[index + 1 :])
-            outcome = decided.outcome(step)
-            if step.action in (Action.INSTALL, Action.REUSE):
-                self._make_ready(outcome, decided, progress)
+            later = self._packages[index + 1 :]
+            while True:
+                outcome = decided.outcome(decided.planner.step(package, progress, later))
+                self._installer(decided, staging).make_ready(outcome, progress)
+                if not outcome.short_of_space or not tries_left:
+                    break
+                tries_left -= 1
+                decided = self._after_shortage(decided, staging, outcome, progress)
+            if outcome.short_of_space:
+                # What is smaller may still fit.
+                progress.measured_anew()
+                room = decided.measured_anew().planner.room
+                decided = decided.with_room(room.without_room_for(load_of(outcome.step)))
             if outcome.status in ("installed", "reused"):
-                progress.accept(step)
+                progress.accept(outcome.step)
             outcomes.append(outcome)
             self._pace.listener.event(
                 outcome.status,
                 package=package.name,
-                version=step.version,
+                version=outcome.step.version,
                 reason=outcome.reason,
                 mb=round(outcome.actual / 1e6, 1),
                 seconds=round(sum(outcome.seconds.values()), 2),
             )
-        return outcomes, progress
+        return decided, outcomes, progress
+
+    def _installer(self, decided: Decided, staging: Staging) -> Installer:
+        return Installer(
+            order=self.order,
+            store=self._store,
+            pace=self._pace,
+            staging=staging,
+            decided=decided,
+        )
 
     def _announce(self, decided: Decided) -> None:
         plan = decided.planner.plan(self._packages)
@@ -160,131 +226,18 @@ class Provision:
             disk_mb=round(sum(step.disk for step in installs) / 1e6, 1),
         )
 
-    def _make_ready(self, outcome: Outcome, decided: Decided, progress: Progress) -> None:
-        """Brings one package to its proof; what fails is written into its outcome."""
-        step = outcome.step
-        layers = [*progress.layers, *([step.layer] if step.layer not in progress.layers else [])]
-        key = verdict_key([name for name in layers if name], step.package, decided.platform)
-        known = decided.prover.verdicts.get(key)
-        if step.action is Action.REUSE and known is not None and known.ok:
-            return
-        if self._skip_late(outcome):
-            return
-        try:
-            if step.action is Action.INSTALL:
-                proof = self._install(outcome, decided, progress)
-            else:
-                stack = self._stack(decided, [name for name in layers if name])
-                with self._pace.part("prove", step.package.name, {}):
-                    proof = decided.prover.run([step.package], stack, decided.platform)[0]
-        except InstallError as error:
-            outcome.status, outcome.reason = "failed", error.message
-            outcome.trace = str(error.data.get("wall", ""))
-            if self._skip_late(outcome):
-                return
-            if error.data.get("passing"):
-                outcome.remembered = False
-            else:
-                failed = Proof(package=step.package.name, ok=False, reason=error.message)
-                decided.prover.remember(key, failed)
-            return
-        outcome.seconds["prove"] = round(proof.seconds, 3)
-        if not proof.ok and self._skip_late(outcome):
-            return
-        decided.prover.remember(key, proof)
-        if not proof.ok:
-            outcome.status, outcome.reason, outcome.trace = "failed", proof.reason, proof.trace
-
-    def _skip_late(self, outcome: Outcome) -> bool:
-        """Only this start is in a hurry: the next one tries again."""
-        late = self._pace.late(outcome.step.package)
-        if late:
-            outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
-        return late is not None
-
-    def _install(self, outcome: Outcome, decided: Decided, progress: Progress) -> Proof:
-        """Into staging, checked, compiled, proved, published."""
-        step = outcome.step
-        name = step.package.name
-        interpreter = decided.platform.interpreter
-        with self._store.stage() as place:
-            target = place / "layer"
-            target.mkdir()
-            with self._pace.part("install", name, outcome.seconds), self._watched(step):
-                decided.engine.install(
-                    step.distributions,
-                    target,
-                    decided.request,
-                    timeout=self._pace.left(step.package),
-                )
-                contents = decided.planner.composition.contents
-                staging.check(target, [(d, contents[d.name]) for d in step.distributions])
-                scripts = staging.take_scripts(target)
-            if self.order.settings.compile:
-                with self._pace.part("compile", name, outcome.seconds):
-                    final = self._store.layer(step.layer)
-                    staging.compile_bytecode(target, final, interpreter)
-            hooked = staging.is_hooked(target)
-            stack = self._stack(decided, progress.layers)
-            stack = replace(
-                stack,
-                layers=(*stack.layers, str(target)),
-                hooked=(*stack.hooked, *([str(target)] if hooked else [])),
-            )
-            with self._pace.part("prove", name, {}):
-                proof = decided.prover.run([step.package], stack, decided.platform)[0]
-            if not proof.ok:
-                # The staged path is gone when somebody reads this.
-                here = f"{target}/"
-                return replace(
-                    proof,
-                    reason=proof.reason.replace(here, ""),
-                    trace=proof.trace.replace(here, ""),
-                )
-            decided.refuse_changed_platform()
-            measured = staging.measure(target)
-            outcome.actual = measured.disk
-            facts = LayerFacts(
-                digest=step.layer,
-                package=name,
-                distributions=tuple((d.name, d.version) for d in step.distributions),
-                payload=measured.payload,
-                disk=measured.disk,
-                files=measured.files,
-                hooked=hooked,
-                scripts=scripts,
-            )
-            self._store.publish(target, facts)
-        return proof
-
-    def _watched(self, step: Step) -> contextlib.AbstractContextManager[None]:
-        label, total = f"install {step.package.name}", max(2, step.disk)
-
-        def filled(size: int) -> None:
-            self._pace.listener.progress(label, min(size, total - 1), total)
-
-        return watch(str(self._store.root), filled)
-
-    def _stack(self, decided: Decided, layers: Sequence[str]) -> Stack:
-        return Stack(
-            interpreter=decided.platform.interpreter,
-            layers=tuple(str(self._store.layer(name)) for name in layers),
-            hooked=tuple(
-                str(self._store.layer(name)) for name in layers if self._store.facts(name).hooked
-            ),
-        )
-
     def _prove_together(
-        self, decided: Decided, outcomes: Sequence[Outcome], progress: Progress
+        self, installer: Installer, outcomes: Sequence[Outcome], progress: Progress
     ) -> Active:
         """Every promised import once more, all in one process, on the exact final path.
 
         What fails here is taken off, and the rest is proved again until it stands.
         """
+        decided = installer.decided
         while True:
             good = [outcome for outcome in outcomes if outcome.good]
             layers = _needed_layers(good, progress)
-            stack = self._stack(decided, layers)
+            stack = installer.stack(layers)
             if not layers:
                 break
             packages = [outcome.step.package for outcome in good]
@@ -296,7 +249,7 @@ class Provision:
                 if proof is not None:
                     outcome.status, outcome.trace = "failed", proof.trace
                     outcome.reason = f"works alone, not with the others: {proof.reason}"
-                    self._skip_late(outcome)
+                    installer.skip_late(outcome)
         scripts: dict[str, str] = {}
         for name in layers:
             for script, target in self._store.facts(name).scripts:
@@ -344,7 +297,11 @@ class Provision:
 
 def _throwaway(scratch: str) -> Workplace:
     """A workplace of which nothing stays."""
-    return Workplace(scratch=Path(scratch), cache=Path(scratch, "cache"), lasting=False)
+    return Workplace(scratch=Path(scratch), cache=Path(scratch, "cache"))
+
+
+def _workplace(staging: Staging, scratch: Path) -> Workplace:
+    return Workplace(scratch=scratch, cache=staging.cache, staging=staging)
 
 
 def _needed_layers(good: Sequence[Outcome], progress: Progress) -> tuple[str, ...]:

@@ -11,5 +11,5 @@ class Listener(Protocol):
     def event(self, name: str, /, **facts: object) -> None:
         """Something happened, once: a package was installed, an index did not answer."""
 
-    def progress(self, stage: str, done: float, total: float) -> None:
-        """A stage stands at ``done`` of ``total``; in bytes, or in packages."""
+    def progress(self, stage: str, done: float, total: float, *, free: int | None = None) -> None:
+        """A stage stands at ``done`` of ``total``, in bytes or in packages; ``free`` bytes left."""

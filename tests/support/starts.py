@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -114,6 +115,8 @@ class Ground:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Whoever runs the tests in the background has it ignored, and children inherit that.
+            preexec_fn=_end_when_interrupted,  # noqa: PLW1509  # it takes no lock
         )
 
     def layers(self) -> list[Path]:
@@ -151,3 +154,7 @@ def package(name: str, *imports: str, **more: object) -> dict[str, object]:
         "imports": list(imports or (name.replace("-", "_"),)),
     }
     return table | {key.replace("_", "-"): value for key, value in more.items()}
+
+
+def _end_when_interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

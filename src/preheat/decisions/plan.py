@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from preheat.decisions.compose import Composition
 from preheat.decisions.identity import layer_digest, verdict_key
 from preheat.decisions.room import Load, Room
 from preheat.decisions.size import Measure
+from preheat.words.lock import Locked
 from preheat.words.manifest import Package
-from preheat.words.plan import Action, Plan, Step, Verdict
+from preheat.words.plan import Action, Need, Plan, Step, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,10 @@ class Progress:
     layers: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
 
+    def measured_anew(self) -> None:
+        """What was installed so far is no longer free: it is not to be counted again."""
+        self.load = Load()
+
     def accept(self, step: Step) -> None:
         """The step's layer is there, or will be: later layers build on it."""
         for each in step.distributions:
@@ -41,7 +46,8 @@ class Progress:
         if step.layer and step.layer not in self.layers:
             self.layers.append(step.layer)
         if step.action is Action.INSTALL:
-            self.load += load_of(step)
+            # What the engine unpacked for it is gone again when the next one's turn comes.
+            self.load += replace(load_of(step), files=0, directories=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +75,21 @@ class Planner:
             if step.action is not Action.SKIP:
                 progress.accept(step)
             steps.append(step)
-        return Plan(steps=tuple(steps), needs=self.room.needs(progress.load))
+        return Plan(steps=tuple(steps), needs=self.room.needs(_together(steps)))
 
-    def wanted(self, packages: tuple[Package, ...]) -> int | None:
-        """Bytes free on the store's filesystem that leave nothing out; None where all fits."""
-        if not any(step.action is Action.SKIP and step.disk for step in self.plan(packages).steps):
-            return None
+    def layers(self, packages: tuple[Package, ...]) -> frozenset[str]:
+        """Every layer that the start will use, whether all fits in the end or not."""
         endless = replace(self, room=self.room.boundless())
-        load = Load()
-        for step in endless.plan(packages).steps:
-            if step.action is Action.INSTALL:
-                load += load_of(step)
-        return self.room.wanted(load)
+        steps = (*self.plan(packages).steps, *endless.plan(packages).steps)
+        return frozenset(step.layer for step in steps if step.layer)
+
+    def shortages(self, packages: tuple[Package, ...]) -> tuple[Need, ...]:
+        """What must be free on each volume that is short, so that nothing is left out."""
+        if not any(step.short for step in self.plan(packages).steps):
+            return ()
+        endless = replace(self, room=self.room.boundless())
+        needs = self.room.needs(_together(endless.plan(packages).steps))
+        return tuple(need for need in needs if self.room.is_short(need))
 
     def step(self, package: Package, progress: Progress, later: tuple[Package, ...]) -> Step:
         """What to do for one package, given what earlier ones have placed."""
@@ -92,18 +101,38 @@ class Planner:
         refusal = self.composition.escaping(layer) or self.composition.clash(layer, progress.placed)
         if refusal:
             return Step(package=package, action=Action.SKIP, reason=refusal, version=version)
-        name = ""
-        if layer:
-            name = layer_digest(layer, self.composition.platform, compiled=self.compiled)
-        over = tuple(progress.layers)
-        verdict = self.known.verdicts.get(
-            verdict_key((*over, name) if name else over, package, self.composition.platform)
-        )
-        if verdict is not None and not verdict.ok:
-            reason = f"failed before on this platform: {verdict.reason}"
-            return Step(package=package, action=Action.SKIP, reason=reason, version=version)
         if not layer:
             return self._within_earlier(package, progress, version)
+        made = self._layer(package, layer, progress, version)
+        if made.action is Action.REUSE or not self.compiled:
+            return made
+        return self._or_plain(made, self._plain()._layer(package, layer, progress, version))
+
+    def _plain(self) -> Planner:
+        return replace(self, compiled=False, measure=replace(self.measure, python=None))
+
+    def _or_plain(self, made: Step, plain: Step) -> Step:
+        """The layer without bytecode, where it is there already or all that fits."""
+        if plain.action is Action.REUSE:
+            return plain
+        if made.short and plain.action is Action.INSTALL:
+            reason = f"{plain.reason}; without bytecode, which does not fit: imports are slower"
+            return replace(plain, reason=reason)
+        return made
+
+    def _layer(
+        self,
+        package: Package,
+        layer: tuple[Locked, ...],
+        progress: Progress,
+        version: str | None,
+    ) -> Step:
+        """The step with a layer of those distributions."""
+        name = layer_digest(layer, self.composition.platform, compiled=self.compiled)
+        over = tuple(progress.layers)
+        failure = self._known_failure((*over, name), package)
+        if failure:
+            return Step(package=package, action=Action.SKIP, reason=failure, version=version)
         footprint = self.measure.footprint(self.composition.contents[d.name] for d in layer)
         present = name in self.known.layers
         step = Step(
@@ -117,24 +146,36 @@ class Planner:
             payload=footprint.payload,
             disk=0 if present else footprint.disk,
             inodes=0 if present else footprint.inodes,
+            files=0 if present else footprint.files,
+            directories=0 if present else footprint.directories,
             exact=footprint.exact,
+            compiled=self.compiled,
             shadows=self.composition.shadows(layer),
             over=over,
         )
-        if step.action is Action.INSTALL:
-            refusal = self.room.refusal(progress.load + load_of(step))
-            if refusal:
-                return Step(
-                    package=package,
-                    action=Action.SKIP,
-                    reason=refusal,
-                    version=version,
-                    disk=step.disk,
-                    exact=step.exact,
-                )
-        return step
+        refusal = None if present else self.room.refusal(progress.load + load_of(step))
+        if refusal is None:
+            return step
+        return Step(
+            package=package,
+            action=Action.SKIP,
+            reason=refusal,
+            version=version,
+            disk=step.disk,
+            exact=step.exact,
+        )
+
+    def _known_failure(self, layers: tuple[str, ...], package: Package) -> str:
+        key = verdict_key(layers, package, self.composition.platform)
+        verdict = self.known.verdicts.get(key)
+        if verdict is None or verdict.ok:
+            return ""
+        return f"failed before on this platform: {verdict.reason}"
 
     def _within_earlier(self, package: Package, progress: Progress, version: str | None) -> Step:
+        failure = self._known_failure(tuple(progress.layers), package)
+        if failure:
+            return Step(package=package, action=Action.SKIP, reason=failure, version=version)
         first = package.names[0]
         return Step(
             package=package,
@@ -160,11 +201,17 @@ class Planner:
         return "the platform's version does not do"
 
 
+def _together(steps: Iterable[Step]) -> Load:
+    return sum((load_of(step) for step in steps if step.action is Action.INSTALL), Load())
+
+
 def load_of(step: Step) -> Load:
     """What installing that step brings."""
     return Load(
         disk=step.disk,
         inodes=step.inodes,
+        files=step.files,
+        directories=step.directories,
         distributions=len(step.distributions),
         builds=sum(not each.archive.is_wheel for each in step.distributions),
     )

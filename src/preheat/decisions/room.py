@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from preheat.words.plan import Need
 from preheat.words.platform import Volume
 
-# Index pages and metadata that the engine keeps while it works; archives are linked, not kept.
-_CACHE_BASE = 4_000_000
-_CACHE_PER_DISTRIBUTION = 400_000
+# What the engine keeps while it installs: pointers and metadata; archives are linked, not kept.
+# Its index pages are there already when room is counted. The base is for proofs, too.
+_CACHE_BASE = 2_000_000
+_CACHE_PER_DISTRIBUTION = 100_000
+_CACHE_INODES_BASE = 200
+_CACHE_INODES_PER_DISTRIBUTION = 10
 # An isolated build unpacks setuptools and its like, and the source itself, into temp.
 _TEMP_PER_BUILD = 60_000_000
 
@@ -21,6 +24,8 @@ class Load:
 
     disk: int = 0
     inodes: int = 0
+    files: int = 0
+    directories: int = 0
     distributions: int = 0
     builds: int = 0
 
@@ -28,6 +33,9 @@ class Load:
         return Load(
             disk=self.disk + other.disk,
             inodes=self.inodes + other.inodes,
+            # The engine's archives of one package are given back before the next one's come.
+            files=max(self.files, other.files),
+            directories=max(self.directories, other.directories),
             distributions=self.distributions + other.distributions,
             builds=self.builds + other.builds,
         )
@@ -56,6 +64,13 @@ class Room:
                     inodes += load.inodes
                 if "cache" in roles:
                     wanted += _CACHE_BASE + _CACHE_PER_DISTRIBUTION * load.distributions
+                    # Files are linked, directories never.
+                    wanted += load.directories * volumes[0].directory
+                    inodes += _CACHE_INODES_BASE + load.directories
+                    if volumes[0].kind == "tmpfs":
+                        # It charges an inode for every further name of a file (shmem_link).
+                        inodes += load.files
+                    inodes += _CACHE_INODES_PER_DISTRIBUTION * load.distributions
                     if store.device != volumes[0].device:
                         # No hardlink crosses a filesystem: the cache holds its own copy.
                         wanted += load.disk
@@ -81,9 +96,19 @@ class Room:
         endless = tuple(replace(volume, free=2**62, inodes=None) for volume in self.volumes)
         return replace(self, volumes=endless)
 
-    def wanted(self, load: Load) -> int:
-        """Bytes that must be free on the store's filesystem for the load and the reserve."""
-        return sum(n.bytes + n.reserve for n in self.needs(load) if "store" in n.role.split(", "))
+    def without_room_for(self, load: Load) -> Room:
+        """The same volumes, the store's so small that the load just does not fit.
+
+        A quota that statvfs does not show is known only by what it refused.
+        """
+        store = next(need for need in self.needs(load) if "store" in need.role.split(", "))
+        most = store.bytes + store.reserve - 1
+        device = self._role("store").device
+        volumes = tuple(
+            replace(volume, free=min(volume.free, most)) if volume.device == device else volume
+            for volume in self.volumes
+        )
+        return replace(self, volumes=volumes)
 
     def refusal(self, load: Load) -> str | None:
         """The sentence that says what is short, or None where the load can be finished."""
@@ -94,13 +119,22 @@ class Room:
                     f"{_mb(max(0, need.free - need.reserve))} can be taken "
                     f"({_mb(need.free)} free, {_mb(need.reserve)} stay free)"
                 )
-            left = next(v.inodes for v in self.volumes if v.path == need.path)
+            left = self.inodes(need)
             if left is not None and need.inodes > left:
                 return (
                     f"does not fit on {need.path}: with it {need.inodes} files are needed, and "
                     f"{left} inodes are free"
                 )
         return None
+
+    def is_short(self, need: Need) -> bool:
+        """Whether that need's volume cannot give it."""
+        left = self.inodes(need)
+        return not need.fits or (left is not None and need.inodes > left)
+
+    def inodes(self, need: Need) -> int | None:
+        """Inodes that are left on that need's volume; None where there is no fixed number."""
+        return next(v.inodes for v in self.volumes if v.path == need.path)
 
     def _role(self, role: str) -> Volume:
         return next(volume for volume in self.volumes if volume.role == role)

@@ -25,12 +25,15 @@ class Footprint:
         payload: bytes of the files themselves, without bytecode.
         disk: bytes of blocks, directories and bytecode included.
         inodes: files and directories.
+        files, directories: how many of them the archives bring, without those of bytecode.
         exact: False where a part of it is an estimate.
     """
 
     payload: int = 0
     disk: int = 0
     inodes: int = 0
+    files: int = 0
+    directories: int = 0
     exact: bool = True
 
     def __add__(self, other: Footprint) -> Footprint:
@@ -38,6 +41,8 @@ class Footprint:
             payload=self.payload + other.payload,
             disk=self.disk + other.disk,
             inodes=self.inodes + other.inodes,
+            files=self.files + other.files,
+            directories=self.directories + other.directories,
             exact=self.exact and other.exact,
         )
 
@@ -64,7 +69,7 @@ class Measure:
 
     def footprint(self, contents: Iterable[Contents]) -> Footprint:
         """What these archives occupy together once they lie in one directory."""
-        payload = disk = count = 0
+        payload = disk = count = files = 0
         exact = True
         directories: set[str] = set()
         for each in contents:
@@ -73,6 +78,7 @@ class Measure:
                 payload += size
                 disk += self._blocks(size)
                 count += 1
+                files += 1
                 parent = path.rpartition("/")[0]
                 if self.python and path.endswith(".py") and not path.startswith("bin/"):
                     disk += self._blocks(self._bytecode(size))
@@ -82,7 +88,15 @@ class Measure:
                     directories.add(parent)
                     parent = parent.rpartition("/")[0]
         disk += len(directories) * self.directory
-        return Footprint(payload=payload, disk=disk, inodes=count + len(directories), exact=exact)
+        plain = sum(not each.endswith("__pycache__") for each in directories)
+        return Footprint(
+            payload=payload,
+            disk=disk,
+            inodes=count + len(directories),
+            files=files,
+            directories=plain,
+            exact=exact,
+        )
 
     def _blocks(self, size: int) -> int:
         return -(-size // self.block) * self.block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preheat.words.cleaning import Place, Tier
@@ -55,6 +55,7 @@ class Habitat:
         environment: variables that move caches.
         extra: directories that the manifest adds; what lies in them may go.
         system: prefix of the system's own directories; empty but in tests.
+        unused: tells of a package cache of conda's which packages no environment was made of.
     """
 
     home: str
@@ -63,6 +64,7 @@ class Habitat:
     environment: Mapping[str, str]
     extra: Sequence[str] = ()
     system: str = ""
+    unused: Callable[[str], Sequence[str]] = lambda cache: ()
 
 
 def tiers(habitat: Habitat) -> tuple[Tier, ...]:
@@ -102,6 +104,14 @@ def tiers(habitat: Habitat) -> tuple[Tier, ...]:
             ),
         ),
         Tier(
+            name="conda's unused packages",
+            loss="conda unpacks again",
+            places=tuple(
+                Place(root=root, patterns=tuple(map(_literal, habitat.unused(root))), whole=True)
+                for root in _conda(habitat)
+            ),
+        ),
+        Tier(
             name="apt's archives and lists",
             loss="apt-get update before the next apt-get install",
             places=(
@@ -131,6 +141,11 @@ def tiers(habitat: Habitat) -> tuple[Tier, ...]:
             places=tuple(Place(root=root) for root in habitat.extra),
         ),
     )
+
+
+def _literal(name: str) -> str:
+    """The pattern that fits that name only."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 def _conda(habitat: Habitat) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preheat import activation
+from preheat import activation, lease
 from preheat.decisions.identity import digest
 from preheat.edges.disk import rename_new, unwritable
 from preheat.edges.store import Store
@@ -49,20 +49,21 @@ def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
     Raises:
         StoreError: the disk refuses.
     """
-    source = inspect.getsource(activation)
+    source, leases = inspect.getsource(activation), inspect.getsource(lease)
     lines = [("tag", interpreter.cache_tag)]
     lines += [("site", site) for site in interpreter.sites]
     lines += [("layer", layer) for layer in activated.layers]
     lines += [("hooked", layer) for layer in activated.hooked]
     path = "".join(f"{kind} {value}\n" for kind, value in lines)
-    name = digest([source, path, activated.scripts, interpreter.executable])[:32]
+    name = digest([source, leases, path, activated.scripts, interpreter.executable])[:32]
     target = store.root / "bootstraps" / name
     if target.is_dir():
         return target
     with store.stage() as staging:
         staged = staging / "bootstrap"
         try:
-            _fill(staged, {"path": path, "sitecustomize.py": _sitecustomize(source)})
+            files = {"path": path, "sitecustomize.py": _sitecustomize(source)}
+            _fill(staged, {**files, "_preheat_lease.py": leases})
             _make_launchers(staged / "bin", interpreter, activated)
             rename_new(staged, target)
         except OSError as error:

@@ -5,26 +5,62 @@ Freed bytes are what statvfs says, before and after, on the filesystem that each
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import site
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from preheat.decisions.tiers import Habitat, tiers
 from preheat.edges import deletion
-from preheat.edges.store import Store, now
+from preheat.edges.collecting import Stale, collect, stale
+from preheat.edges.conda import unused_packages
+from preheat.edges.disk import answering
+from preheat.edges.store import Staging, Store
 from preheat.words.cleaning import Estimate, Freed, Place, Tier
 
 STAGING = Tier(name="staging of starts that ended", loss="nothing", places=())
+STALE = Tier(
+    name="layers that nobody uses",
+    loss="a start that needs one makes it again",
+    places=(),
+)
+# What a tier gives up is taken piece by piece, as long as it is not enough.
+Pieces = Generator[object, None, None]
 # Set by tests, so that they clean nothing of the machine that they run on.
 SYSTEM = "PREHEAT_INTERNAL_SYSTEM"
-CACHE = Tier(name="the engine's cache", loss="archives are downloaded again", places=())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shortage:
+    """What must be free on the filesystem of a path; inodes None where they do not matter."""
+
+    path: Path
+    bytes: int
+    inodes: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether that much is free by now."""
+        stats = os.statvfs(_existing(self.path))
+        few = self.inodes is not None and stats.f_files > 0 and stats.f_favail < self.inodes
+        return stats.f_bavail * stats.f_frsize >= self.bytes and not few
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """One tier, where it lies, and how to take it, piece by piece."""
+
+    tier: Tier
+    places: Sequence[Path]
+    take: Callable[[], Pieces]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,58 +70,104 @@ class Cleaner:
     Attributes:
         extra: directories that the manifest adds.
         sites: the platform's site directories: closed, whatever is asked.
+        spared: layers that are needed now.
+        staging: the start that cleans; None where none does.
     """
 
     store: Store
     extra: Sequence[str] = ()
     sites: Sequence[str] = ()
+    spared: frozenset[str] = frozenset()
+    staging: Staging | None = None
 
     def survey(self) -> tuple[Estimate, ...]:
-        """What could be freed now, the cheapest loss first."""
+        """What could be freed now, the cheapest loss first.
+
+        Raises:
+            StoreError: a disk does not answer.
+        """
+        with answering(self.store.root):
+            return self._survey()
+
+    def _survey(self) -> tuple[Estimate, ...]:
         rules = self._rules()
-        found = [
-            _own(STAGING, self.store.unreferenced_staging(now())),
-            _own(CACHE, [self.store.cache] if self.store.cache_is_idle() else []),
-        ]
-        for tier in self._tiers():
-            parts = [deletion.estimate(place, rules) for place in tier.places]
-            found.append(
-                Estimate(
-                    tier=tier,
-                    bytes=sum(size for size, _ in parts),
-                    paths=tuple(path for _, paths in parts for path in paths),
-                )
-            )
+        *others, added = self._tiers()
+        found = [_own(STAGING, self.store.unreferenced_staging())]
+        found += [_estimate(tier, rules) for tier in others]
+        found.append(_own(STALE, [self.store.layer(each.digest) for each in self._stale()]))
+        found.append(_estimate(added, rules))
         return tuple(found)
 
-    def clean(self, enough: Callable[[], bool] = lambda: False) -> Freed:
-        """Gives tiers up, one after the other, until it is enough or nothing is left.
+    def clean(self) -> Freed:
+        """Gives up every tier; of the layers only those that no pointer names.
 
-        Args:
-            enough: asked before each tier.
+        Raises:
+            StoreError: a disk does not answer.
         """
-        before = _free(self.store.root)
-        freed: list[tuple[str, int]] = []
-        for tier, places, remove in self._removals():
-            if enough():
-                break
-            free = [_free(place) for place in places]
-            remove()
-            gained = sum(_free(p) - was for p, was in zip(places, free, strict=True))
-            freed.append((tier.name, max(0, gained)))
-        return Freed(tiers=tuple(freed), before=before, after=_free(self.store.root))
+        with answering(self.store.root):
+            unused = [each.digest for each in self._stale() if not each.current]
+            return self._clean(self._steps(unused), lambda: False)
+
+    def until_over(self, shortage: Shortage) -> Freed:
+        """Gives up tiers on the filesystem that is short, until it is not, or nothing is left.
+
+        Raises:
+            StoreError: a disk does not answer.
+        """
+        with answering(self.store.root):
+            device = os.stat(_existing(shortage.path)).st_dev
+            every = self._steps([each.digest for each in self._stale()])
+            steps = (s for s in every if any(_device(place) == device for place in s.places))
+            return self._clean(steps, lambda: shortage.over)
 
     def until_free(self, wanted: int) -> Freed:
-        """Cleans until that many bytes are free on the store's filesystem."""
-        return self.clean(lambda: _free(self.store.root) >= wanted)
+        """The same for so many bytes on the store's filesystem."""
+        return self.until_over(Shortage(path=self.store.root, bytes=wanted))
 
-    def _removals(self) -> Iterator[tuple[Tier, list[Path], Callable[[], object]]]:
-        store = self.store
-        yield STAGING, [store.root], lambda: store.drop_staging(now())
-        yield CACHE, [store.cache], store.drop_cache
+    def _clean(self, steps: Iterable[_Step], enough: Callable[[], bool]) -> Freed:
+        before = _free(self.store.root)
+        freed: list[tuple[str, int]] = []
+        for step in steps:
+            if enough():
+                break
+            free = [_free(place) for place in step.places]
+            with contextlib.closing(step.take()) as pieces:
+                while next(pieces, None) is not None and not enough():
+                    pass
+            gained = sum(_free(p) - was for p, was in zip(step.places, free, strict=True))
+            freed.append((step.tier.name, max(0, gained)))
+        return Freed(tiers=tuple(freed), before=before, after=_free(self.store.root))
+
+    def _steps(self, layers: Sequence[str]) -> Iterator[_Step]:
+        root = [self.store.root]
+        yield _Step(tier=STAGING, places=root, take=lambda: _once(self.store.drop_staging))
         rules = self._rules()
-        for tier in self._tiers():
-            yield tier, _filesystems(tier.places), partial(_remove, tier, rules)
+        *others, added = self._tiers()
+        for tier in others:
+            yield _Step(
+                tier=tier,
+                places=_filesystems(tier.places),
+                take=partial(_once, partial(_remove, tier, rules)),
+            )
+        if layers:
+            yield _Step(tier=STALE, places=root, take=lambda: self._collect(layers))
+        yield _Step(
+            tier=added,
+            places=_filesystems(added.places),
+            take=partial(_once, partial(_remove, added, rules)),
+        )
+
+    def _stale(self) -> tuple[Stale, ...]:
+        own = self.staging.lease.name if self.staging else ""
+        return stale(self.store, self.spared, besides=own)
+
+    def _collect(self, digests: Sequence[str]) -> Pieces:
+        if self.staging is not None:
+            yield from collect(self.store, self.staging, digests)
+            return
+        with self.store.begin() as staging:
+            staging.lease.hold(())
+            yield from collect(self.store, staging, digests)
 
     def _tiers(self) -> tuple[Tier, ...]:
         return tiers(
@@ -96,6 +178,7 @@ class Cleaner:
                 environment=os.environ,
                 extra=self.extra,
                 system=os.environ.get(SYSTEM, ""),
+                unused=lambda cache: unused_packages(cache, os.path.expanduser("~")),
             )
         )
 
@@ -106,7 +189,7 @@ class Cleaner:
         closed = [str(self.store.root), *self.sites, *ours, *site.getsitepackages()]
         return deletion.Rules(
             user=os.geteuid(),
-            now=now(),
+            now=time.time(),
             in_use=deletion.in_use(),
             precious=frozenset(os.path.realpath(path) for path in precious),
             closed=frozenset(os.path.realpath(path) for path in closed),
@@ -116,6 +199,20 @@ class Cleaner:
 def _remove(tier: Tier, rules: deletion.Rules) -> None:
     for place in tier.places:
         deletion.remove(place, rules)
+
+
+def _once(work: Callable[[], object]) -> Pieces:
+    work()
+    yield from ()
+
+
+def _estimate(tier: Tier, rules: deletion.Rules) -> Estimate:
+    parts = [deletion.estimate(place, rules) for place in tier.places]
+    return Estimate(
+        tier=tier,
+        bytes=sum(size for size, _ in parts),
+        paths=tuple(path for _, paths in parts for path in paths),
+    )
 
 
 def _own(tier: Tier, places: Iterable[Path]) -> Estimate:
@@ -144,10 +241,18 @@ def _filesystems(places: Iterable[Place]) -> list[Path]:
     return list(roots.values())
 
 
-def _free(place: Path) -> int:
+def _existing(place: Path) -> Path:
     while not place.is_dir():
         place = place.parent
-    stats = os.statvfs(place)
+    return place
+
+
+def _device(place: Path) -> int:
+    return os.stat(_existing(place)).st_dev
+
+
+def _free(place: Path) -> int:
+    stats = os.statvfs(_existing(place))
     return stats.f_bavail * stats.f_frsize
 
 

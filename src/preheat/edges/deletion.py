@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from preheat.words.cleaning import Place
 
@@ -27,18 +28,18 @@ class Rules:
     """What is left alone in every place.
 
     Attributes:
-        user: the only owner whose files may go.
+        user: the only owner whose files may go; None where that does not matter.
         now: unix time that ages are told from.
         in_use: device and inode of everything that a process holds.
         precious: absolute directories; nothing that is or holds one of them goes.
         closed: absolute directories; nothing in them goes either.
     """
 
-    user: int
+    user: int | None
     now: float
-    in_use: frozenset[tuple[int, int]]
-    precious: frozenset[str]
-    closed: frozenset[str]
+    in_use: frozenset[tuple[int, int]] = frozenset()
+    precious: frozenset[str] = frozenset()
+    closed: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,21 @@ def remove(place: Place, rules: Rules) -> None:
             if place.whole and walk.look(root, name).kept:
                 continue
             walk.take(root, name)
+
+
+def erase(place: Path) -> None:
+    """Removes a tree of our own, whatever is in it; mounts in it stay, and links are not followed.
+
+    What the disk refuses to remove is left.
+    """
+    rules = Rules(user=None, now=float("inf"))
+    everything = Place(root=str(place.parent), patterns=(place.name,), age=0.0)
+    with contextlib.suppress(OSError):
+        root = os.open(place.parent, _DIRECTORY)
+        try:
+            _Walk(everything, rules, root).take(root, place.name)
+        finally:
+            os.close(root)
 
 
 def in_use() -> frozenset[tuple[int, int]]:
@@ -210,7 +226,7 @@ class _Walk:
 
     def _may_enter(self, inner: int) -> bool:
         status = os.fstat(inner)
-        if status.st_uid != self._rules.user or self._is_held(status):
+        if self._is_foreign(status) or self._is_held(status):
             return False
         try:
             return status.st_dev == self._device and _mount(inner) == self._mount
@@ -221,8 +237,10 @@ class _Walk:
     def _may_go(self, name: str, status: os.stat_result) -> bool:
         if self._place.within and not fnmatchcase(name, self._place.within):
             return False
-        foreign = status.st_uid != self._rules.user
-        return not foreign and not self._is_young(status) and not self._is_held(status)
+        return not (self._is_foreign(status) or self._is_young(status) or self._is_held(status))
+
+    def _is_foreign(self, status: os.stat_result) -> bool:
+        return self._rules.user not in (None, status.st_uid)
 
     def _is_young(self, status: os.stat_result) -> bool:
         return self._rules.now - max(status.st_mtime, status.st_ctime) < self._place.age

@@ -6,13 +6,20 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from preheat import lease
 from preheat.words.errors import StoreError
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
+# Seconds after which a writer on another machine, that writes a small file, must be dead.
+_ABANDONED = 3600.0
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-((\d+)(?:-\d+)?)\.[0-9a-f]{8}")
 
 
 def write_atomically(file: Path, data: bytes) -> None:
@@ -21,7 +28,7 @@ def write_atomically(file: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk refuses.
     """
-    staged = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    staged = temporary_name(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with staged.open("wb") as handle:
@@ -33,6 +40,60 @@ def write_atomically(file: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             staged.unlink()
         raise unwritable(file.parent, error) from error
+
+
+def temporary_name(file: Path) -> Path:
+    """A hidden name beside a file, which says who is about to write it."""
+    machine, process = lease.identity()
+    who = f"{lease.machine_number(machine)}-{process.replace(':', '-')}"
+    return file.with_name(f".{file.name}.{who}.{uuid.uuid4().hex[:8]}")
+
+
+def drop_abandoned(directory: Path) -> None:
+    """Removes what writers that died left under temporary names."""
+    machine = lease.machine_number(lease.identity()[0])
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for found in filter(None, map(_TEMPORARY.fullmatch, names)):
+        host, process, number = found.groups()
+        file = directory / found.group()
+        with contextlib.suppress(OSError):
+            if host == machine:
+                dead = lease.process(number) != process.replace("-", ":")
+            else:
+                dead = clock(directory) - file.lstat().st_mtime > _ABANDONED
+            if dead:
+                file.unlink()
+
+
+def refusal(place: Path) -> int:
+    """The errno with which the filesystem refuses one more block; 0 where it takes it.
+
+    Written through: some filesystems answer a full quota to the closing of a file only.
+    """
+    trial = temporary_name(place / "trial")
+    try:
+        with trial.open("wb") as handle:
+            handle.write(bytes(4096))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        return error.errno or errno.EIO
+    finally:
+        with contextlib.suppress(OSError):
+            trial.unlink()
+    return 0
+
+
+def clock(directory: Path) -> float:
+    """Unix time by the clock that stamps files there: a network volume's is the server's."""
+    try:
+        os.utime(directory)
+        return directory.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def sync_filesystem(place: Path) -> None:
@@ -94,10 +155,36 @@ def unwritable(place: Path, error: OSError) -> StoreError:
         errno.EDQUOT: "the quota is used up: raise it, or name another --store",
         errno.EROFS: "name a --store on a writable volume",
         errno.EACCES: "name a --store that this user may write to",
+        errno.EIO: "the disk answers with errors: see dmesg, or name another --store",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
     hint = hints.get(error.errno or 0, "name another --store")
     return StoreError(f"the store {place} cannot be written: {reason}", hint=hint)
+
+
+@contextlib.contextmanager
+def answering(store: Path) -> Iterator[None]:
+    """Any of a thousand calls may be refused by a disk: that is an answer, and no accident.
+
+    Raises:
+        StoreError: for every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise failed(store, error) from error
+
+
+def failed(store: Path, error: OSError) -> StoreError:
+    """The error for a disk that refuses in the middle of a start: the store's, or another one."""
+    where = Path(os.fsdecode(error.filename or store))
+    if store in (where, *where.parents):
+        return unwritable(store, error)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StoreError(
+        f"{where} cannot be used: {reason}",
+        hint="free some space there, or name another place (TMPDIR, for temporary files)",
+    )
 
 
 def _rename_noreplace(source: Path, target: Path) -> int:

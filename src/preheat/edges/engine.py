@@ -8,13 +8,13 @@ cannot write to it, and what a killed install left behind is not taken for insta
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ from packaging.pylock import PackageArchive, PackageSdist, PackageWheel, Pylock
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
 
+from preheat.edges import engine_failure, process_group, transport
+from preheat.edges.deletion import erase
+from preheat.edges.relay import Relay
 from preheat.edges.shadow import make_shadow
 from preheat.edges.toml import load as load_toml
 from preheat.words.engine import Pin, Request, Solved, Unsolved
@@ -76,17 +79,7 @@ _PASSED_ON = (
     "TORCH_CUDA_ARCH_LIST",
 )
 _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
-_UNREACHABLE = re.compile(
-    r"error sending request|Failed to fetch|Request failed after|Could not connect|"
-    r"connection (?:refused|reset|closed)|timed? ?out|dns error|Temporary failure in name|"
-    r"server error|HTTP status (?:server error|5\d\d)|network is disabled|Network connectivity|"
-    r"401 Unauthorized",
-    re.IGNORECASE,
-)
-_SILENT = re.compile(r"timed? ?out|Could not connect|dns error|network is disabled", re.IGNORECASE)
 _RETRIES = "2"
-# What the next start need not suffer again: the disk and the network are not the package.
-_PASSING = re.compile(r"No space left on device|os error (?:28|122)|Disk quota exceeded")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +109,9 @@ class Engine:
         self._markers = cast("Environment", dict(platform.interpreter.markers))
         self._tags = wheel_tags(platform.interpreter)
         self._python = make_shadow(platform, scratch / "shadow")
+        self._process: subprocess.Popen[str] | None = None
+        self._interruption: InstallError | None = None
+        self._woken = threading.Event()
 
     def resolve(self, request: Request) -> Solved | Unsolved:
         """The versions to put beside the platform, or why there are none.
@@ -132,11 +128,11 @@ class Engine:
         except InstallError as error:
             return Unsolved(wall=error.message, unreachable=True, silent=True)
         if answer.returncode != 0:
-            wall = _redact(answer.stderr.strip())
+            wall = engine_failure.redact(answer.stderr.strip())
             return Unsolved(
                 wall=wall,
-                unreachable=bool(_UNREACHABLE.search(wall)),
-                silent=bool(_SILENT.search(wall)),
+                unreachable=engine_failure.is_unreachable(wall),
+                silent=engine_failure.is_silent(wall),
             )
         changes = json.loads(answer.stdout or "{}").get("changes", ())
         pins = tuple(
@@ -164,11 +160,11 @@ class Engine:
             [str(self._write("pins.txt", [*wanted, *direct]))],
         )
         if answer.returncode != 0:
-            wall = _redact(answer.stderr.strip())
+            wall = engine_failure.redact(answer.stderr.strip())
             raise ResolutionError(
                 f"the archives of the chosen versions cannot be found: {wall}",
                 hint="check that the index answers, or use --offline with a lock",
-                unreachable=bool(_UNREACHABLE.search(wall)),
+                unreachable=engine_failure.is_unreachable(wall),
                 why="the index cannot be reached",
             )
         chosen = Pylock.from_dict(load_toml(output)).select(
@@ -226,22 +222,75 @@ class Engine:
 
         Raises:
             InstallError: a hash differs, an archive is damaged, a build fails, the disk is full,
-                or the index stops answering. The target is then worth nothing.
+                the index stops answering, or it was interrupted. The target is then worth
+                nothing.
         """
-        answer = self._uv(
+        self._interruption = None
+        self._woken.clear()
+        ends = None if timeout is None else time.monotonic() + timeout
+        answer = self._install(distributions, target, request, ends=ends)
+        if _may_pass(answer):
+            answer = self._install_relayed(distributions, target, request, ends=ends) or answer
+        if answer.returncode != 0:
+            raise InstallError(
+                engine_failure.sentence(answer.stderr, answer.returncode),
+                wall=engine_failure.redact(answer.stderr),
+                passing=engine_failure.is_passing(answer.stderr),
+                full=engine_failure.is_full(answer.stderr),
+            )
+        (target / ".lock").unlink(missing_ok=True)
+
+    def _install(
+        self,
+        distributions: Sequence[Locked],
+        target: Path,
+        request: Request,
+        *,
+        ends: float | None,
+    ) -> subprocess.CompletedProcess[str]:
+        return self._uv(
             ["pip", "install", "--quiet", "--no-deps", "--target", str(target)],
             ["--preview-features", "pylock", "--link-mode", self._link_mode(target)],
             [*_repeat("--no-build-isolation-package", request.no_isolation)],
             [*_repeat("--only-binary", request.wheels_only)],
             [*self._source_arguments(), "-r", str(self._write_pylock(distributions))],
-            timeout=timeout,
+            timeout=None if ends is None else ends - time.monotonic(),
         )
-        if answer.returncode != 0:
-            passing = _UNREACHABLE.search(answer.stderr) or _PASSING.search(answer.stderr)
-            raise InstallError(
-                install_failure(answer), wall=_redact(answer.stderr), passing=bool(passing)
-            )
-        (target / ".lock").unlink(missing_ok=True)
+
+    def _install_relayed(
+        self,
+        distributions: Sequence[Locked],
+        target: Path,
+        request: Request,
+        *,
+        ends: float | None,
+    ) -> subprocess.CompletedProcess[str] | None:
+        """Again, after a fault of the network: what breaks from now on goes on where it stopped.
+
+        Returns:
+            The last answer; None where there was no time for one.
+        """
+        index = self._source.index
+        known = transport.credentials([*index.extra, index.url or ""])
+        pause = transport.pause(1)
+        if ends is not None and time.monotonic() + pause >= ends:
+            return None
+        if self._woken.wait(pause) and self._interruption is not None:
+            raise self._interruption
+        for left in target.iterdir():
+            erase(left)
+        with Relay(distributions, known, self._source.timeout) as relay:
+            relayed = [relay.relayed(each) for each in distributions]
+            answer = self._install(relayed, target, request, ends=ends)
+            answer.stderr = relay.unrelayed(answer.stderr)
+        return answer
+
+    def interrupt(self, reason: InstallError) -> None:
+        """Ends the installation that is going on, from another thread; it raises the reason."""
+        self._interruption = reason
+        self._woken.set()
+        if self._process is not None:
+            process_group.kill(self._process)
 
     def _request_arguments(self, request: Request) -> list[str]:
         return [
@@ -276,7 +325,40 @@ class Engine:
             *("--python", str(self._python), "--cache-dir", str(self._cache)),
             *("--no-config", "--no-python-downloads", "--color", "never"),
         ]
-        return _run(command, self._environment(), timeout)
+        return self._run(command, timeout)
+
+    def _run(
+        self, command: Sequence[str], timeout: float | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs uv in a process group of its own, so that an interrupted start leaves no child."""
+        try:
+            process = self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ResolutionError(f"the engine cannot be run: {error}") from error
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise InstallError(
+                f"the engine did not answer within {timeout:.0f} s, when the deadline passed",
+                deadline=True,
+            ) from None
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            self._process = None
+        if self._interruption is not None:
+            raise self._interruption
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def _environment(self) -> dict[str, str]:
         home = self._scratch / "home"
@@ -291,6 +373,11 @@ class Engine:
         netrc = Path.home() / ".netrc"
         if "NETRC" not in environment and netrc.is_file():
             environment["NETRC"] = str(netrc)
+        # The relay is reached directly, whatever proxies there are.
+        # The engine reads the first of the two that is set, so both say the same.
+        direct = environment.get("NO_PROXY") or environment.get("no_proxy")
+        for name in ("NO_PROXY", "no_proxy"):
+            environment[name] = ",".join(filter(None, [direct, "127.0.0.1"]))
         environment.update(
             HOME=str(home),
             TMPDIR=str(temp),
@@ -346,23 +433,6 @@ def archive_table(archive: Archive) -> dict[str, object]:
     return {"wheels": [entry]} if archive.is_wheel else {"sdist": entry}
 
 
-def install_failure(answer: subprocess.CompletedProcess[str]) -> str:
-    """One sentence out of uv's report of a failed installation."""
-    text = _redact(answer.stderr).strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    wanted = [
-        line.split(": ", 1)[-1] if line.startswith(("error:", "cause:")) else line
-        for line in lines
-        if line.startswith(("error:", "cause:"))
-    ]
-    if not wanted:
-        return lines[-1] if lines else f"uv ended with exit {answer.returncode}"
-    said = [
-        line for line in text.partition("[stderr]")[2].partition("hint:")[0].splitlines() if line
-    ]
-    return ": ".join(dict.fromkeys([*wanted, *(line.strip() for line in said[-1:])]))
-
-
 def wheel_tags(interpreter: Interpreter) -> tuple[Tag, ...]:
     """The wheel tags that interpreter takes, the best first; it shares this machine's C library."""
     major, minor = (int(part) for part in interpreter.version.split(".")[:2])
@@ -406,41 +476,11 @@ def _repeat(option: str, values: Iterable[str]) -> list[str]:
     return [argument for value in values for argument in (option, value)]
 
 
-def _redact(text: str) -> str:
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
+def _may_pass(answer: subprocess.CompletedProcess[str]) -> bool:
+    """Whether the network failed and nothing else, so that the same may succeed a moment later."""
+    return answer.returncode != 0 and engine_failure.is_network_fault(answer.stderr)
 
 
-def _run(
-    command: Sequence[str], environment: Mapping[str, str], timeout: float | None
-) -> subprocess.CompletedProcess[str]:
-    """Runs uv in a process group of its own, so that an interrupted start leaves no child."""
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(environment),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ResolutionError(f"the engine cannot be run: {error}") from error
-    try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        _kill(process)
-        raise InstallError(
-            f"the engine did not answer within {timeout:.0f} s, when the deadline passed",
-            deadline=True,
-        ) from None
-    except BaseException:
-        _kill(process)
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _end(process: subprocess.Popen[str]) -> None:
+    process_group.kill(process)
     process.communicate()

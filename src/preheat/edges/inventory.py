@@ -7,16 +7,17 @@ engine does not see system site-packages behind a venv.
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from preheat.decisions.identity import digest
+from preheat.edges import records
+from preheat.edges.disk import temporary_name
 from preheat.words.platform import Distribution, RecordState
 
 _MISSING_SHOWN = 5
@@ -24,20 +25,32 @@ _DPKG_SITE = "/usr/lib/python3/dist-packages"
 
 
 def read(path: Iterable[str], memory: Memory | None = None) -> tuple[Distribution, ...]:
-    """Every distribution and every leftover on the path; the first of a name is what imports.
+    """Every distribution and every leftover on the path; the first of a name is what imports."""
+    return visible([at(location, memory) for location in path])
+
+
+def at(location: str, memory: Memory | None = None) -> tuple[Distribution, ...]:
+    """Every distribution and every leftover in one directory.
 
     Args:
-        path: entries of ``sys.path``.
-        memory: what was seen before. Comparing every RECORD with its files costs two microseconds
+        location: an entry of ``sys.path``.
+        memory: what was seen before. Comparing every RECORD with its files costs a microsecond
             a file; an image's files are counted once, and again when an installer was there.
     """
+    known = memory.recall(location) if memory else None
+    if known is not None:
+        return known
+    found = tuple(_in_directory(location))
+    if memory and found:
+        memory.keep(location, found)
+    return found
+
+
+def visible(directories: Iterable[Iterable[Distribution]]) -> tuple[Distribution, ...]:
+    """What an import would see of the directories, in the order of the path."""
     found: list[Distribution] = []
     seen: set[str] = set()
-    for location in path:
-        known = memory.recall(location) if memory else None
-        here = tuple(_in_directory(location)) if known is None else known
-        if memory and known is None and here:
-            memory.keep(location, here)
+    for here in directories:
         for distribution in here:
             key = distribution.name if distribution.state.present else distribution.metadata
             if key not in seen:
@@ -86,7 +99,7 @@ class Memory:
         if not self.keeps:
             return
         document = {"stamp": _stamp(location), "distributions": list(map(asdict, distributions))}
-        staged = self._file(location).with_suffix(f".{os.getpid()}")
+        staged = temporary_name(self._file(location))
         try:
             self.place.mkdir(parents=True, exist_ok=True)
             staged.write_text(json.dumps(document), encoding="utf-8")
@@ -184,11 +197,16 @@ def _has_module(directory: str, name: str) -> bool:
 
 
 def _in_directory(location: str) -> Iterator[Distribution]:
-    listings: dict[str, set[str]] = {}
     try:
         entries = sorted(os.listdir(location))
     except OSError:
         return
+    infos = [entry for entry in entries if entry.endswith(".dist-info")]
+    with records.compared(location, infos) as answer:
+        metadata = {
+            name: _read_metadata(os.path.join(location, name, "METADATA")) for name in infos
+        }
+        missing = answer()
     for entry in entries:
         place = os.path.join(location, entry)
         if entry.startswith("~"):
@@ -199,16 +217,21 @@ def _in_directory(location: str) -> Iterator[Distribution]:
                 metadata=place,
                 state=RecordState.TILDE,
             )
-        elif entry.endswith(".dist-info"):
-            yield _dist_info(place, location, listings)
+        elif entry in missing:
+            yield _dist_info(place, metadata[entry], missing[entry])
         elif entry.endswith(".egg-info"):
             egg = _egg_info(place, location)
             if egg:
                 yield egg
 
 
-def _dist_info(place: str, location: str, listings: dict[str, set[str]]) -> Distribution:
-    name, version, requires = _read_metadata(os.path.join(place, "METADATA"))
+def _dist_info(
+    place: str,
+    metadata: tuple[str | None, str | None, tuple[str, ...]],
+    missing: Sequence[str] | None,
+) -> Distribution:
+    name, version, requires = metadata
+    location = os.path.dirname(place)
     if not name or not version:
         stem = os.path.basename(place).removesuffix(".dist-info")
         return Distribution(
@@ -218,9 +241,7 @@ def _dist_info(place: str, location: str, listings: dict[str, set[str]]) -> Dist
             metadata=place,
             state=RecordState.NAMELESS,
         )
-    record = _record_lines(os.path.join(place, "RECORD"))
-    missing = tuple(_missing(location, record or (), listings))
-    if record is None or (missing and location.endswith(_DPKG_SITE)):
+    if missing is None or (missing and location.endswith(_DPKG_SITE)):
         # Debian ships RECORD rows of its build directory; dpkg's database is the truth there.
         state, missing = RecordState.UNVERIFIABLE, ()
     elif missing:
@@ -234,7 +255,7 @@ def _dist_info(place: str, location: str, listings: dict[str, set[str]]) -> Dist
         metadata=place,
         requires=requires,
         state=state,
-        missing=missing[:_MISSING_SHOWN],
+        missing=tuple(missing[:_MISSING_SHOWN]),
     )
 
 
@@ -281,47 +302,12 @@ def _read_metadata(file: str) -> tuple[str | None, str | None, tuple[str, ...]]:
 
 def _read_record(file: str) -> tuple[tuple[str, int | None], ...] | None:
     """Rows of a RECORD as path and size (PEP 376, PEP 627); None where there is none."""
-    lines = _record_lines(file)
+    lines = records.lines(file)
     if lines is None:
         return None
     rows: list[tuple[str, int | None]] = []
     for line in lines:
-        fields = next(csv.reader([line])) if '"' in line else line.rsplit(",", 2)
-        if len(fields) == 3 and fields[0]:
-            rows.append((fields[0], int(fields[2]) if fields[2].isdigit() else None))
+        path, size = os.fsdecode(records.path_of(line)), line.rpartition(b",")[2]
+        if path:
+            rows.append((path, int(size) if size.isdigit() else None))
     return tuple(rows)
-
-
-def _record_lines(file: str) -> list[str] | None:
-    try:
-        with open(file, encoding="utf-8", newline="") as handle:
-            return handle.read().splitlines()
-    except OSError:
-        return None
-
-
-def _missing(location: str, record: Iterable[str], listings: dict[str, set[str]]) -> list[str]:
-    """Rows whose file is not there, told by one listing for each directory and one set for all.
-
-    Half the cost of a stat for each file. Scripts outside the site directory do not decide
-    whether an import works, and bytecode does not either.
-    """
-    rows = {
-        next(csv.reader([line]))[0] if '"' in line else line.partition(",")[0]
-        for line in record
-        if line
-    }
-    present: set[str] = set()
-    for parent in {row.rpartition("/")[0] for row in rows}:
-        listing = listings.get(parent)
-        if listing is None:
-            prefix = f"{parent}/" if parent else ""
-            try:
-                listing = {prefix + name for name in os.listdir(f"{location}/{parent}")}
-            except OSError:
-                listing = set()
-            listings[parent] = listing
-        present |= listing
-    return sorted(
-        row for row in rows - present if not row.endswith(".pyc") and not row.startswith("..")
-    )

@@ -7,8 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preheat import start
+from preheat import following
 from preheat.edges.disk import write_atomically
+from preheat.edges.probe import read_volumes
 from preheat.edges.store import Store
 from preheat.words.platform import Interpreter
 from preheat.words.report import PackageReport, Report
@@ -46,14 +47,14 @@ def leave_pointer(store: Store, left: Left) -> None:
     statuses = {row["name"]: row["status"] for row in rows}
     summary = {"ready": left.report.ready, "packages": statuses}
     facts = {
-        "format": start.FORMAT,
+        "format": following.FORMAT,
         "schema": left.report.schema,
-        "manifest": start.seal(left.manifest.read_bytes()),
+        "manifest": following.seal(left.manifest.read_bytes()),
         "python": interpreter.full_version,
         "prefix": interpreter.prefix,
-        "environment": start.settings_in(os.environ),
-        "driver": start.driver(),
-        "sites": [[site, *start.site_state(site)] for site in interpreter.sites],
+        "environment": following.settings_in(os.environ),
+        "driver": following.driver(),
+        "sites": [[site, *following.site_state(site)] for site in interpreter.sites],
         "layers": list(left.report.paths),
         "hooked": list(left.hooked),
         "bootstrap": left.bootstrap,
@@ -61,11 +62,13 @@ def leave_pointer(store: Store, left: Left) -> None:
         "capabilities": left.report.capabilities,
         "shadowed": list(left.shadowed),
         "expires": left.expires,
+        # Then other machines see our processes by their leases only.
+        "shared": not read_volumes({"store": store.root})[0].quota_known,
         "store": str(store.root),
         "report": f"{file}.json",
         "history": json.dumps(summary, separators=(",", ":"))[1:],
     }
-    write_atomically(file, start.pack_pointer(facts))
+    write_atomically(file, following.pack_pointer(facts))
 
 
 def keep_report(store: Store, manifest: Path, interpreter: Interpreter, report: Report) -> Path:
@@ -81,7 +84,7 @@ def keep_report(store: Store, manifest: Path, interpreter: Interpreter, report: 
 
 def report_file(store: Store, manifest: Path, prefix: str, cache_tag: str) -> Path:
     """Where the last report of that manifest and interpreter is kept."""
-    return Path(start.pointer_file(str(store.root), str(manifest), prefix, cache_tag) + ".json")
+    return Path(following.pointer_file(str(store.root), str(manifest), prefix, cache_tag) + ".json")
 
 
 def _row(package: PackageReport) -> dict[str, object]:
@@ -99,7 +102,7 @@ def _row(package: PackageReport) -> dict[str, object]:
 
 def _place(store: Store, manifest: Path, interpreter: Interpreter) -> Path:
     return Path(
-        start.pointer_file(
+        following.pointer_file(
             str(store.root), str(manifest), interpreter.prefix, interpreter.cache_tag
         )
     )

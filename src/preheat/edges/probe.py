@@ -7,10 +7,14 @@ same case; everything else is files: distributions, torch's own version file, ``
 from __future__ import annotations
 
 import ast
+import contextlib
+import glob
 import os
 import re
 import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 
 from preheat.edges import inventory
@@ -47,15 +51,13 @@ try:
     libc = os.confstr("CS_GNU_LIBC_VERSION")
 except (OSError, ValueError):
     libc = "musl"
-managed = os.path.join(os.path.dirname(os.__file__), "EXTERNALLY-MANAGED")
 print("preheat-probe:" + repr(dict(
     base_executable=getattr(sys, "_base_executable", None) or sys.executable,
     version=version, full_version=sys.version,
     abi=EXTENSION_SUFFIXES[0].strip(".").rpartition(".")[0],
     cache_tag=sys.implementation.cache_tag, libc=libc, machine=host.machine,
-    prefix=sys.prefix, base_prefix=sys.base_prefix,
+    prefix=sys.prefix,
     path=path, sites=sites, markers=markers,
-    externally_managed=sys.prefix == sys.base_prefix and os.path.exists(managed),
 )))
 """
 _SUPPORTED = (3, 10)
@@ -72,40 +74,86 @@ def probe(executable: str, memory: inventory.Memory | None = None) -> Platform:
     Raises:
         PlatformError: it cannot be run, or is older than Python 3.10.
     """
-    interpreter = ask_interpreter(executable)
-    distributions = inventory.read(interpreter.path, memory)
+    accelerators: list[Accelerator] = []
+    driver = threading.Thread(target=lambda: accelerators.append(read_accelerator()))
+    driver.start()
+    with _asked(executable) as answer:
+        # Not waited for: its site directories mostly are where they are thought to be.
+        early = {place: inventory.at(place, memory) for place in _likely_sites(executable)}
+        interpreter = _interpreter(executable, answer)
+    found = [early.get(place) or inventory.at(place, memory) for place in interpreter.path]
+    driver.join()
     return Platform(
         interpreter=interpreter,
-        distributions=distributions,
-        accelerator=read_accelerator(),
+        distributions=inventory.visible(found),
+        accelerator=next(iter(accelerators), Accelerator()),
         torch=read_torch(interpreter.path),
     )
 
 
 def ask_interpreter(executable: str) -> Interpreter:
-    """Runs the interpreter once, with bytecode writing off, and takes its own word for it."""
+    """Runs the interpreter once, with bytecode writing off, and takes its own word for it.
+
+    Raises:
+        PlatformError: it cannot be run, or is older than Python 3.10.
+    """
+    with _asked(executable) as answer:
+        return _interpreter(executable, answer)
+
+
+@contextlib.contextmanager
+def _asked(executable: str) -> Iterator[subprocess.Popen[str]]:
+    """The question on its way; nothing of it is left running in the end."""
     try:
-        answer = subprocess.run(
-            [executable, "-B", "-c", _ASK],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=without_layers(os.environ),
-            cwd=tempfile.gettempdir(),
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        elsewhere = tempfile.gettempdir()
+    except OSError as error:
         raise PlatformError(
-            f"the interpreter {executable} cannot be run: {error}",
-            hint="name a Python of the platform with --python",
+            f"there is no place for temporary files: {error.strerror}",
+            hint="set TMPDIR to a directory on a writable volume",
         ) from error
-    line = next(
-        (text for text in answer.stdout.splitlines() if text.startswith("preheat-probe:")), None
+    try:
+        process = subprocess.Popen(
+            [executable, "-B", "-c", _ASK],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=without_layers(os.environ),
+            cwd=elsewhere,
+        )
+    except OSError as error:
+        raise _unusable(executable, error) from error
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _unusable(executable: str, why: object) -> PlatformError:
+    return PlatformError(
+        f"the interpreter {executable} cannot be run: {why}",
+        hint="name a Python of the platform with --python",
     )
-    if answer.returncode != 0 or line is None:
+
+
+def _likely_sites(executable: str) -> list[str]:
+    if executable == sys.executable:
+        return [place for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
+    prefix = os.path.dirname(os.path.dirname(os.path.abspath(executable)))
+    return glob.glob(f"{glob.escape(prefix)}/lib/python3.*/site-packages")
+
+
+def _interpreter(executable: str, process: subprocess.Popen[str]) -> Interpreter:
+    try:
+        stdout, stderr = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired as error:
+        raise _unusable(executable, error) from error
+    line = next((text for text in stdout.splitlines() if text.startswith("preheat-probe:")), None)
+    if process.returncode != 0 or line is None:
         raise PlatformError(
-            f"the interpreter {executable} did not answer (exit {answer.returncode}): "
-            f"{answer.stderr.strip()[-500:]}",
+            f"the interpreter {executable} did not answer (exit {process.returncode}): "
+            f"{stderr.strip()[-500:]}",
             hint="name a Python of the platform with --python",
         )
     facts = ast.literal_eval(line.partition(":")[2])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from preheat import activation
-from preheat.edges import proof_child
+from preheat.edges import process_group, proof_child
 from preheat.edges.surroundings import for_proof
 from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
@@ -199,8 +199,7 @@ def _entry(package: Package) -> dict[str, object]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends it with all that it started; one that ended by itself keeps its own status."""
     process.poll()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    process_group.kill(process)
     process.wait()
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
+import re
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
-from preheat.edges import inventory
+from preheat.edges import inventory, process_group
 from preheat.edges.surroundings import without_layers
 from preheat.words.errors import InstallError
 from preheat.words.lock import Contents, Locked
@@ -85,6 +86,9 @@ def take_scripts(place: Path) -> tuple[tuple[str, str], ...]:
             staged = info / "RECORD.new"
             staged.write_text("".join(kept), encoding="utf-8")
             staged.replace(record)
+    with contextlib.suppress(OSError):
+        # Empty now, unless a wheel brought scripts of its own.
+        (place / "bin").rmdir()
     return tuple(sorted(found.items()))
 
 
@@ -93,18 +97,32 @@ def compile_bytecode(place: Path, final: Path, interpreter: Interpreter) -> None
 
     Unchecked hashes (PEP 552): valid wherever the files are copied, and no stat at import. A file
     that does not compile is left to the import that wants it.
+
+    Raises:
+        InstallError: the disk is full.
     """
     workers = len(os.sched_getaffinity(0))
-    command = [interpreter.executable, "-B", "-m", "compileall", "-qq", "-j", str(workers)]
+    command = [interpreter.executable, "-B", "-m", "compileall", "-q", "-j", str(workers)]
     command += ["--invalidation-mode", "unchecked-hash"]
     command += ["-s", str(place), "-p", str(final), str(place)]
-    subprocess.run(
-        command,
-        env=without_layers(os.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
+    done = process_group.run(command, without_layers(os.environ))
+    refused = re.search(rb"\[Errno (?:28|122)\] [\w ]+", done.stdout)
+    if refused:
+        raise InstallError(
+            f"bytecode was not written whole: {refused.group().decode()}", passing=True, full=True
+        )
+
+
+def is_hollow(place: Path) -> bool:
+    """Whether files in a cache are empty that never are.
+
+    On a network filesystem a full quota may answer the closing of a file, and not the writing;
+    the engine does not look at that answer.
+    """
+    return any(
+        file.stat().st_size == 0
+        for name in ("WHEEL", "METADATA")
+        for file in place.glob(f"archive-v*/*/*.dist-info/{name}")
     )
 
 

@@ -1,14 +1,15 @@
 """The store on disk: layers, verdicts, locks and the engine's cache, in one directory.
 
     layers/DIGEST/       published layers, each the site directory that goes on the path
-    staging/ID/          what a running start is making; an ``owner`` file is locked while it lives
+    staging/ID/          what a running start is making, and the engine's cache while it runs
+    leases/ID            who that start is, or a process that uses layers
+    claims/DIGEST        which start is making that layer
     verdicts/KEY.json    what was proved, good or bad
     locks/NAME.toml      what was resolved for a manifest on a platform (PEP 751)
     contents/SHA.json    what is inside an archive
     platforms/           inventories of site directories that were read before
     bootstraps/DIGEST/   what children of an activated process start with
     starts/              pointers that the warm start follows
-    cache/               the engine's; archives in it are hardlinked into layers
     history.jsonl        one line for each start
 
 Everything is written beside its place and renamed into it. A layer's directory appears whole or
@@ -18,31 +19,34 @@ not at all, under a name made of its content.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from preheat.edges.claims import Claims
+from preheat.edges.deletion import erase
 from preheat.edges.disk import (
+    drop_abandoned,
     rename_new,
     sync_directory,
     sync_filesystem,
     unwritable,
     write_atomically,
 )
+from preheat.edges.leases import EVERYTHING, Leases
+from preheat.lease import Lease
 from preheat.words.errors import StoreError
 from preheat.words.plan import Verdict
 
 FACTS = ".preheat.json"
 """What a layer says of itself; no import finds that name."""
 
-# A start that died on another host holds no lock here; its staging is left for this long.
-_STAGING_GRACE = 6 * 3600.0
+_DIRECTORIES = (
+    *("layers", "staging", "leases", "claims", "verdicts", "locks"),
+    *("contents", "platforms", "starts", "bootstraps"),
+)
 _HISTORY_KEPT = 1000
 
 
@@ -70,6 +74,71 @@ class LayerFacts:
     scripts: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """What belongs to one start, and to nobody else.
+
+    Attributes:
+        root: the store's.
+        lease: while it is renewed, nobody takes the place for a dead one's.
+    """
+
+    root: Path
+    lease: Lease
+    leases: Leases
+
+    @property
+    def place(self) -> Path:
+        """A directory on the store's filesystem."""
+        return self.root / "staging" / self.lease.name
+
+    @property
+    def cache(self) -> Path:
+        """The engine's cache; archives in it are hardlinked into layers."""
+        return self.place / "cache"
+
+    @property
+    def claims(self) -> Claims:
+        """What this start is making, so that others wait for it."""
+        return Claims(directory=self.root / "claims", leases=self.leases, own=self.lease)
+
+    @contextlib.contextmanager
+    def directory(self, name: str) -> Iterator[Path]:
+        """A new directory in it; gone at the end.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        made = self.place / name
+        try:
+            made.mkdir()
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+        try:
+            yield made
+        finally:
+            erase(made)
+
+    def give_back_archives(self) -> None:
+        """Removes what the engine unpacked: a layer holds its files now, or nobody needs them."""
+        for bucket in (*self.cache.glob("archive-v*"), *self.cache.glob("wheels-v*")):
+            erase(bucket)
+
+    def adopt_cache(self, dead: Path) -> bool:
+        """Takes over what a start that was killed had fetched; False where there is nothing.
+
+        Of many that try, a rename has one winner.
+        """
+        theirs = dead / "cache"
+        try:
+            if self.cache.exists() or theirs.is_symlink() or not any(theirs.iterdir()):
+                return False
+            theirs.rename(self.cache)
+        except OSError:
+            return False
+        return True
+
+
 class Store:
     """One store. Nothing is created until the first write."""
 
@@ -77,9 +146,9 @@ class Store:
         self.root = root
 
     @property
-    def cache(self) -> Path:
-        """The engine's cache."""
-        return self.root / "cache"
+    def leases(self) -> Leases:
+        """Who is at work in the store, and who uses it."""
+        return Leases(self.root / "leases")
 
     @property
     def contents(self) -> Path:
@@ -101,19 +170,18 @@ class Store:
         return self.root / "layers" / digest
 
     def prepare(self) -> None:
-        """Makes the directories, and removes the staging of starts that were killed.
+        """Makes the directories, and removes small files that killed starts left half-written.
 
         Raises:
             StoreError: it cannot be written.
         """
         try:
-            for name in ("layers", "staging", "verdicts", "locks", "contents", "starts"):
+            for name in _DIRECTORIES:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            self.cache.mkdir(exist_ok=True)
-            (self.root / "bootstraps").mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.root, error) from error
-        self.drop_staging(now())
+        for name in ("", "calls", *_DIRECTORIES):
+            drop_abandoned(self.root / name)
 
     def layers(self) -> frozenset[str]:
         """Digests of the published layers; one that lost its facts counts as absent."""
@@ -139,6 +207,13 @@ class Store:
                 f"the layer {self.layer(digest)} is not whole: {error}",
                 hint="remove that directory; the next start makes it again",
             ) from error
+
+    def verdict(self, key: str) -> Verdict | None:
+        """The verdict of that key, where there is one; it may have expired."""
+        try:
+            return Verdict(**json.loads((self.root / "verdicts" / f"{key}.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def verdicts(self, now: float) -> dict[str, Verdict]:
         """Every verdict by key, without failures that have expired."""
@@ -186,110 +261,47 @@ class Store:
         return tuple(line for line in found if isinstance(line, dict))
 
     @contextlib.contextmanager
-    def stage(self) -> Iterator[Path]:
-        """A directory of our own on the store's filesystem; gone at the end, whatever happens.
+    def begin(self) -> Iterator[Staging]:
+        """A start's own place on the store's filesystem; gone at the end, whatever happens.
 
         Raises:
             StoreError: it cannot be made.
         """
-        try:
-            place, owner = self._new_staging()
-        except OSError as error:
-            raise unwritable(self.root, error) from error
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-            os.close(owner)
-
-    def _new_staging(self) -> tuple[Path, int]:
-        """A directory and the descriptor that locks it."""
-        while True:
-            place = self.root / "staging" / uuid.uuid4().hex
-            place.mkdir(parents=True)
-            owner = os.open(place / "owner", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            if os.fstat(owner).st_nlink:
-                return place, owner
-            # Before it was locked, another start took it for a dead one's and removed it.
-            os.close(owner)
-
-    def unreferenced_staging(self, now: float) -> tuple[Path, ...]:
-        """Staging whose owner lives no more: unlocked here, and old enough for any host."""
-        found = []
-        for place in self._staging():
-            with _disowned(place, now) as dead:
-                if dead:
-                    found.append(place)
-        return tuple(found)
-
-    def drop_staging(self, now: float) -> None:
-        """Removes it."""
-        for place in self._staging():
-            with _disowned(place, now) as dead:
-                if dead:
-                    shutil.rmtree(place, ignore_errors=True)
-
-    def _staging(self) -> list[Path]:
-        try:
-            return sorted((self.root / "staging").iterdir())
-        except OSError:
-            return []
+        with self.leases.held([EVERYTHING]) as own:
+            staging = Staging(root=self.root, lease=own, leases=self.leases)
+            try:
+                staging.place.mkdir(parents=True)
+            except OSError as error:
+                raise unwritable(self.root, error) from error
+            try:
+                yield staging
+            finally:
+                erase(staging.place)
 
     @contextlib.contextmanager
-    def engine_cache(self, *, keep: bool = False) -> Iterator[Path]:
-        """The engine's cache for the length of a start; the last one to leave empties it.
+    def stage(self) -> Iterator[Path]:
+        """The same, for what is made at once.
 
-        Its archives are hardlinked into layers by then, so what is left would be kept twice as
-        soon as a layer goes. A start that was killed leaves it, and the next one goes on from it.
-
-        Args:
-            keep: leave it as it is in the end.
+        Raises:
+            StoreError: it cannot be made.
         """
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with self._cache_lock(fcntl.LOCK_SH):
-            yield self.cache
-        if not keep:
-            self.drop_cache()
+        with self.begin() as staging:
+            yield staging.place
 
-    def drop_cache(self) -> bool:
-        """Empties the engine's cache; False where a start is using it, or it is a link."""
-        if self.cache.is_symlink():
-            return False
+    def unreferenced_staging(self) -> tuple[Path, ...]:
+        """Staging whose owner lives no more, on this machine or another."""
         try:
-            with self._cache_lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                for entry in self.cache.iterdir():
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry, ignore_errors=True)
-                    else:
-                        entry.unlink(missing_ok=True)
+            places = sorted((self.root / "staging").iterdir())
         except OSError:
-            return False
-        return True
+            return ()
+        return tuple(place for place in places if not self.leases.lives(place.name))
 
-    def cache_is_empty(self) -> bool:
-        """Whether no earlier start left anything in the engine's cache."""
-        try:
-            return not any(self.cache.iterdir())
-        except OSError:
-            return True
-
-    def cache_is_idle(self) -> bool:
-        """Whether no start is using the engine's cache."""
-        try:
-            with self._cache_lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                return True
-        except OSError:
-            return False
-
-    @contextlib.contextmanager
-    def _cache_lock(self, operation: int) -> Iterator[None]:
-        descriptor = os.open(self.root / "cache.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(descriptor, operation)
-            yield
-        finally:
-            os.close(descriptor)
+    def drop_staging(self) -> None:
+        """Removes it, and the leases of the dead."""
+        for place in self.unreferenced_staging():
+            erase(place)
+            self.leases.forget(place.name)
+        self.leases.prune()
 
     def publish(self, staged: Path, facts: LayerFacts) -> Path:
         """Makes a verified directory the layer of its digest; an equal one may be there already.
@@ -311,37 +323,6 @@ class Store:
         return target
 
 
-@contextlib.contextmanager
-def _disowned(place: Path, now: float) -> Iterator[bool]:
-    """Whether nobody owns that staging; nobody can while this is held."""
-    old = False
-    try:
-        old = now - place.lstat().st_mtime >= _STAGING_GRACE
-        descriptor = os.open(place / "owner", os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        # Between mkdir and the owner's file lie microseconds; hours are not among them.
-        yield place.is_dir() and old
-        return
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        yield False
-    else:
-        yield old or not _locks_may_not_reach(place)
-    finally:
-        os.close(descriptor)
-
-
-def _locks_may_not_reach(place: Path) -> bool:
-    """Whether the filesystem is one that other hosts share, where flock may be local."""
-    from preheat.edges.probe import read_volumes
-
-    return not read_volumes({"store": str(place)})[0].quota_known
-
-
 def _texts(directory: Path, suffix: str) -> Iterator[str]:
     try:
         names = sorted(os.listdir(directory))
@@ -351,8 +332,3 @@ def _texts(directory: Path, suffix: str) -> Iterator[str]:
         if name.endswith(suffix):
             with contextlib.suppress(OSError):
                 yield (directory / name).read_text(encoding="utf-8")
-
-
-def now() -> float:
-    """Unix time, for what expires."""
-    return time.time()

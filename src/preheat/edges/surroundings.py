@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from preheat.lease import SHARED
+
 BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
 """Where an activated process notes the bootstrap directory that it put on PYTHONPATH."""
 
@@ -38,6 +40,7 @@ def without_layers(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment as it was before an activation: the platform's own path."""
     clean = dict(environment)
     bootstrap = clean.pop(BOOTSTRAP, None)
+    clean.pop(SHARED, None)
     if bootstrap and "PYTHONPATH" in clean:
         rest = [p for p in clean["PYTHONPATH"].split(os.pathsep) if p != bootstrap]
         clean["PYTHONPATH"] = os.pathsep.join(rest)

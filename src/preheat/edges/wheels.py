@@ -7,13 +7,13 @@ publishes unpacked sizes, so this is ours.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import netrc
-import os
 import tarfile
+import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from email.parser import HeaderParser
@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from preheat.edges import transport
+from preheat.edges.disk import temporary_name
 from preheat.words.lock import Archive, Contents, Locked
 
 # Measured over 185 distributions: 835 MB of archives hold 2,679 MB in 27,638 files.
@@ -49,7 +51,7 @@ class Reader:
         self._memory = memory
         self._remember = remember
         self._timeout = timeout
-        self._credentials = _credentials(indexes)
+        self._credentials = transport.credentials(indexes)
 
     def read(
         self, distributions: Iterable[Locked], done: Callable[[int], None] = lambda count: None
@@ -123,13 +125,15 @@ class Reader:
             "scripts": contents.scripts,
         }
         target = self._memory / f"{archive.sha256}.json"
-        staged = target.with_suffix(f".{os.getpid()}")
+        staged = temporary_name(target)
         try:
             self._memory.mkdir(parents=True, exist_ok=True)
             staged.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
             staged.replace(target)
         except OSError:
-            staged.unlink(missing_ok=True)
+            # It is read again another time.
+            with contextlib.suppress(OSError):
+                staged.unlink()
 
 
 def contents_of(wheel: zipfile.ZipFile) -> Contents:
@@ -204,23 +208,6 @@ def _scripts(text: str) -> tuple[str, ...]:
     )
 
 
-def _credentials(indexes: Iterable[str]) -> Mapping[str, httpx.Auth]:
-    """Host to credentials, from the indexes' own addresses and from netrc."""
-    found: dict[str, httpx.Auth] = {}
-    try:
-        for host, (login, _, password) in netrc.netrc(os.environ.get("NETRC")).hosts.items():
-            found[host] = httpx.BasicAuth(login, password or "")
-    except (OSError, netrc.NetrcParseError):
-        pass
-    for address in indexes:
-        place = urlsplit(address)
-        if place.username and place.hostname:
-            found[place.hostname] = httpx.BasicAuth(
-                unquote(place.username), unquote(place.password or "")
-            )
-    return found
-
-
 class _RangeFile(io.RawIOBase):
     """A remote archive as a seekable file that holds its tail and asks for the rest by range."""
 
@@ -270,6 +257,14 @@ class _RangeFile(io.RawIOBase):
             self._start, self._held, _ = self._fetch(f"bytes={start}-{last - 1}")
 
     def _fetch(self, wanted: str) -> tuple[int, bytes, int]:
+        """A span, asked for again where the network or the server has a bad moment."""
+        patience = self._client.timeout.read
+        for attempt in transport.again(time.sleep, seconds=patience):
+            with attempt:
+                return self._fetch_once(wanted)
+        raise OSError("no answer")
+
+    def _fetch_once(self, wanted: str) -> tuple[int, bytes, int]:
         headers = {"Range": wanted, "Accept-Encoding": "identity"}
         auth = self._auth or httpx.USE_CLIENT_DEFAULT
         with self._client.stream(

@@ -68,7 +68,9 @@ class Step:
         payload: bytes of files, without bytecode.
         disk: bytes on the store's volume, bytecode and blocks included.
         inodes: files and directories.
+        files, directories: those that the archives bring.
         exact: False where an archive's contents had to be estimated.
+        compiled: whether the layer carries bytecode.
         shadows: platform distributions that the layer hides.
         over: digests of the layers beneath, in order.
         wanted: False where the package's condition does not hold.
@@ -84,10 +86,18 @@ class Step:
     payload: int = 0
     disk: int = 0
     inodes: int = 0
+    files: int = 0
+    directories: int = 0
     exact: bool = True
+    compiled: bool = True
     shadows: tuple[Shadow, ...] = ()
     over: tuple[str, ...] = ()
     wanted: bool = True
+
+    @property
+    def short(self) -> bool:
+        """Whether it is skipped for want of room."""
+        return self.action is Action.SKIP and self.disk > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,7 +65,6 @@ class Interpreter:
         path: ``sys.path`` of a fresh start, without the script's own directory.
         sites: those entries that are site directories, in path order.
         markers: the PEP 508 environment of this interpreter.
-        externally_managed: PEP 668 marker present.
     """
 
     executable: str
@@ -77,11 +76,9 @@ class Interpreter:
     libc: str
     machine: str
     prefix: str
-    base_prefix: str
     path: tuple[str, ...]
     sites: tuple[str, ...]
     markers: Mapping[str, str]
-    externally_managed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

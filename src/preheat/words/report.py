@@ -108,6 +108,7 @@ class Report:
         started: ISO 8601, UTC.
         store: directory of the layers.
         bootstrap: directory that children start with.
+        shared: the store's filesystem is one that other machines use too.
     """
 
     schema: int = SCHEMA
@@ -123,3 +124,4 @@ class Report:
     started: str = ""
     store: str = ""
     bootstrap: str = ""
+    shared: bool = False

@@ -1,0 +1,77 @@
+"""What installed distributions require of one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from preheat.words.examination import Examination
+from preheat.words.platform import Distribution
+
+
+def bounds(seen: Examination, owner: Distribution, name: str) -> Iterator[Requirement]:
+    """What a distribution requires of that name here, extras aside."""
+    environment = dict(seen.platform.interpreter.markers) if seen.platform else {}
+    for text in owner.requires:
+        if name not in text.lower().replace("_", "-").replace(".", "-"):
+            continue
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if canonicalize_name(requirement.name) != name:
+            continue
+        marker = requirement.marker
+        if marker is None or marker.evaluate({**environment, "extra": ""}):
+            yield requirement
+
+
+def required_from(seen: Examination, root: str) -> set[str]:
+    """Names that a distribution requires, at any depth; extras count."""
+    needs = {e.distribution.name: e.distribution.requires for e in seen.installed if e.visible}
+    found: set[str] = set()
+    queue = [root]
+    while queue:
+        for text in needs.get(queue.pop(), ()):
+            name = canonicalize_name(re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0])
+            if name not in found:
+                found.add(name)
+                queue.append(name)
+    return found
+
+
+def requiring(seen: Examination, names: Sequence[str]) -> list[str]:
+    """Who requires one of these, besides themselves."""
+    found = {
+        each.distribution.name
+        for each in seen.installed
+        if each.visible and each.distribution.name not in names
+        for name in names
+        for _ in bounds(seen, each.distribution, name)
+    }
+    return sorted(found)
+
+
+def as_version(version: str | None) -> Version:
+    """The version; one that is none counts as 0."""
+    try:
+        return Version(version or "0")
+    except InvalidVersion:
+        return Version("0")
+
+
+def major(version: str | None) -> int:
+    """Its first number."""
+    return as_version(version).major
+
+
+def accepts(requirement: Requirement, version: str | None) -> bool:
+    """Whether that version will do; one that is none refuses nothing."""
+    try:
+        return requirement.specifier.contains(Version(version or ""), prereleases=True)
+    except InvalidVersion:
+        return True

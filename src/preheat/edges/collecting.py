@@ -1,0 +1,143 @@
+"""Stale layers: which may go, and taking them away while others start.
+
+Whoever starts writes its lease and then looks at what is marked to go; a collector writes that
+mark and then looks at the leases. So one of the two always sees the other, and a layer that is in
+use is never taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from preheat import following
+from preheat.edges.deletion import erase
+from preheat.edges.disk import clock, write_atomically
+from preheat.edges.leases import EVERYTHING
+from preheat.edges.probe import read_volumes
+from preheat.edges.store import FACTS, Staging, Store
+from preheat.words.errors import StoreError
+
+# Between a layer's publication and the lease of whoever uses it lie seconds.
+_FRESH = 600.0
+# Network filesystems cache names and leases for a second or so.
+_SETTLING = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stale:
+    """A layer that nobody alive holds.
+
+    Attributes:
+        used: unix time of its last use.
+        current: a pointer of the store names it: a start with that manifest would use it.
+    """
+
+    digest: str
+    used: float
+    current: bool
+
+
+def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[Stale, ...]:
+    """The layers that may go, those without a pointer first, then by their last use.
+
+    Args:
+        store: where they are.
+        spared: digests that stay.
+        besides: our own lease's name.
+    """
+    held = store.leases.names(besides=besides)
+    if EVERYTHING in held:
+        return ()
+    pointed = dict(_pointed(store))
+    now = clock(store.root / "leases")
+    found = []
+    for digest in store.layers() - held - frozenset(spared):
+        with contextlib.suppress(OSError):
+            made = (store.layer(digest) / FACTS).stat().st_mtime
+            used = max(made, pointed.get(digest, 0.0))
+            if now - made > _FRESH:
+                found.append(Stale(digest=digest, used=used, current=digest in pointed))
+    return tuple(sorted(found, key=lambda each: (each.current, each.used, each.digest)))
+
+
+def available(store: Store) -> frozenset[str]:
+    """The layers that are there to stay: to be looked at with a lease in hand."""
+    return store.layers() - frozenset(following.doomed(str(store.root)))
+
+
+def collect(store: Store, staging: Staging, digests: Collection[str]) -> Generator[str, None, None]:
+    """Takes those layers away, one after the other, as long as it is iterated.
+
+    A layer that a start has come to hold meanwhile stays.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    mark = store.root / following.DOOMED
+    text = "\n".join([staging.lease.name, *digests])
+    if _is_marked(store, mark):
+        # Another collector is at work.
+        return
+    write_atomically(mark, text.encode())
+    try:
+        if not read_volumes({"store": store.root})[0].quota_known:
+            time.sleep(_SETTLING)
+        if mark.read_text(encoding="utf-8") != text:
+            return
+        for digest in digests:
+            held = store.leases.names(besides=staging.lease.name)
+            if digest in held or EVERYTHING in held:
+                continue
+            aside = staging.place / f"stale-{digest}"
+            try:
+                store.layer(digest).rename(aside)
+            except OSError:
+                continue
+            erase(aside)
+            yield digest
+    except OSError as error:
+        raise StoreError(f"the mark {mark} cannot be read: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            if mark.read_text(encoding="utf-8") == text:
+                mark.unlink()
+
+
+def drop_void_mark(store: Store) -> None:
+    """Removes the mark of a collector that was killed."""
+    mark = store.root / following.DOOMED
+    if mark.exists() and not _is_marked(store, mark):
+        with contextlib.suppress(OSError):
+            mark.unlink()
+
+
+def _is_marked(store: Store, mark: Path) -> bool:
+    try:
+        holder = mark.read_text(encoding="utf-8").split("\n", 1)[0]
+    except OSError:
+        return False
+    return store.leases.lives(holder)
+
+
+def _pointed(store: Store) -> Iterator[tuple[str, float]]:
+    """Layers that pointers name, with the last use that the pointer's own time tells."""
+    try:
+        files = [entry for entry in os.scandir(store.starts) if not entry.name.endswith(".json")]
+    except OSError:
+        return
+    latest: dict[str, float] = {}
+    for file in files:
+        facts = following.read_pointer(file.path)
+        if facts is None:
+            continue
+        with contextlib.suppress(OSError):
+            used = file.stat().st_mtime
+            for layer in facts["layers"]:
+                digest = os.path.basename(layer)
+                latest[digest] = max(used, latest.get(digest, 0.0))
+    yield from latest.items()
