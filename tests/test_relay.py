@@ -106,3 +106,47 @@ def test_nothing_of_a_relay_is_left() -> None:
     with Relay((), {}, 5.0):
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+def test_a_transfer_that_stalls_goes_on_where_it_stopped(ground: Ground, index: Index) -> None:
+    ground.write(package("big"), package("small"), index=index, index_timeout="1s")
+    index.stall("/files/big*.whl", times=6)
+    answer = ground.warm()
+    assert answer.status("big") == "installed", answer.reason("big")
+    ranges = [r.range or "" for r in index.requests if r.path.endswith("big-1.0-py3-none-any.whl")]
+    begins = [text[6:].partition("-")[0] for text in ranges if text.endswith("-")]
+    assert any(int(begin) >= SIZE // 2 for begin in begins if begin), ranges
+
+
+def test_an_archive_that_changed_after_it_was_chosen_is_chosen_anew_by_the_next_start(
+    ground: Ground, index: Index
+) -> None:
+    index.fail("/files/big*.whl", status=503)
+    assert ground.warm().status("big") == "failed"  # its hash is chosen now, and kept
+    index.heal()
+    index.publish(Project(name="big", version="1.0", files={"big.py": "ANEW = 1\n"}))
+    answer = ground.warm()
+    assert answer.status("big") == "failed"
+    assert "mismatch" in answer.reason("big")
+    answer = ground.warm()
+    assert answer.status("big") == "installed", answer.reason("big")
+    assert ground.warm().document["warm"]
+
+
+def test_credentials_reach_the_index_through_the_relay_and_no_log(
+    tmp_path: Path, platform: Platform
+) -> None:
+    secret = "hunter2"  # noqa: S105
+    index = Index(tmp_path / "index", user="worker", password=secret)
+    with index:
+        big: dict[str, str | bytes] = {"big.py": "", "big.bin": os.urandom(SIZE)}
+        index.publish(Project(name="big", version="1.0", files=big))
+        ground = Ground(root=tmp_path / "ground", python=platform.python)
+        ground.write(package("big"), index={"url": index.url_with_credentials})
+        index.truncate("/files/big*.whl", times=9)
+        answer = ground.warm()
+    assert answer.status("big") == "installed", answer.reason("big")
+    assert secret not in answer.stdout + answer.stderr
+    for file in ground.store.rglob("*"):
+        if file.is_file() and file.name != "preheat.toml":
+            assert secret.encode() not in file.read_bytes(), file

@@ -59,6 +59,7 @@ class Decided:
         before: the platform's files, as they were found.
         unanswered: the index was silent about some packages.
         walls: what the solver said about each package that it refused.
+        lock: where the store keeps the resolution; None where it keeps none.
     """
 
     platform: Platform
@@ -69,6 +70,7 @@ class Decided:
     prover: Prover
     unanswered: bool
     walls: dict[str, str]
+    lock: Path | None
 
     def outcome(self, step: Step) -> Outcome:
         """The outcome to begin with: as planned."""
@@ -163,6 +165,7 @@ class Decision:
             prover=prover,
             unanswered=bool(answer.unanswered),
             walls=answer.resolution.walls,
+            lock=answer.kept,
         )
 
     def resolve(self, workplace: Workplace) -> Resolution:

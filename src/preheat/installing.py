@@ -156,6 +156,10 @@ class Installer:
         elif error.data.get("passing"):
             outcome.remembered = False
         else:
+            if error.data.get("changed") and self.decided.lock is not None:
+                # The index serves another archive by now: the next start asks it what it has.
+                outcome.remembered = False
+                erase(self.decided.lock)
             failure = Proof(package=outcome.step.package.name, ok=False, reason=error.message)
             self.decided.prover.remember(key, failure)
 

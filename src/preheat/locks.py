@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.decisions.fallback import best_lock
@@ -31,10 +31,12 @@ class Answer:
 
     Attributes:
         unanswered: package name to why the index could not be asked about it.
+        kept: where the store keeps it; None where it was given, or is not kept.
     """
 
     resolution: Resolution
     unanswered: dict[str, str]
+    kept: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +64,13 @@ class Locks:
             return self._from(self._given(self.order.lock, question), question)
         kept = self._kept(question)
         if kept is not None:
-            return self._from(kept, question)
+            return replace(self._from(kept, question), kept=self._file(question))
         if not question.packages:
             return self._from(_EMPTY, question)
         with self._claimed(question):
             made_meanwhile = self._kept(question)
             if made_meanwhile is not None:
-                return self._from(made_meanwhile, question)
+                return replace(self._from(made_meanwhile, question), kept=self._file(question))
             return self._anew(question, engine)
 
     def _anew(self, question: Question, engine: Engine) -> Answer:
@@ -80,9 +82,11 @@ class Locks:
                 raise
             self.pace.listener.event("index-unreachable", reason=error.message)
             return self._from_the_past(question, str(error.data["why"]))
+        kept = None
         if self.claims is not None:
-            write_lock(found.lock, found.contents, self._file(question))
-        return Answer(resolution=found, unanswered=found.unanswered)
+            kept = self._file(question)
+            write_lock(found.lock, found.contents, kept)
+        return Answer(resolution=found, unanswered=found.unanswered, kept=kept)
 
     @contextlib.contextmanager
     def _claimed(self, question: Question) -> Iterator[None]:

@@ -163,6 +163,10 @@ class Index:
         """Announce the whole length, send half of it and hang up."""
         self._faults.arm(_Fault(pattern=pattern, kind="truncate", left=times))
 
+    def stall(self, pattern: str, times: int | None = None) -> None:
+        """Send half of it, then nothing until the index closes."""
+        self._faults.arm(_Fault(pattern=pattern, kind="stall", left=times))
+
     def heal(self) -> None:
         """Forget every fault set so far; a request that hangs goes on hanging."""
         self._faults.clear()
@@ -321,7 +325,7 @@ def _asked_range(header: str | None, size: int) -> range | None:
 @dataclass(kw_only=True, slots=True)
 class _Fault:
     pattern: str
-    kind: Literal["fail", "hang", "slow", "truncate"]
+    kind: Literal["fail", "hang", "slow", "truncate", "stall"]
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     rate: int | None = None
     left: int | None = None
@@ -489,7 +493,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        truncated = fault is not None and fault.kind == "truncate"
+        truncated = fault is not None and fault.kind in ("truncate", "stall")
         rate = None if fault is None else fault.rate
         length = answer.length // 2 if truncated else answer.length
         for chunk in _chunks(answer.body, length, rate):
@@ -498,6 +502,9 @@ class _Handler(BaseHTTPRequestHandler):
             if rate is not None and cast(_Server, self.server).closing.wait(len(chunk) / rate):
                 truncated = True
                 break
+        if fault is not None and fault.kind == "stall":
+            self.wfile.flush()
+            cast(_Server, self.server).closing.wait()
         self.close_connection = self.close_connection or truncated
 
 

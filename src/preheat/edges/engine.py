@@ -80,6 +80,8 @@ _PASSED_ON = (
 )
 _INDEX_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 _RETRIES = "2"
+# The relay's own patience ends first: what stalls is taken up by it and not begun anew.
+_LONGER_WITH_RELAY = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +106,7 @@ class Engine:
 
     def __init__(self, platform: Platform, source: Source, *, cache: Path, scratch: Path) -> None:
         self._source = source
+        self._request_timeout = source.timeout
         self._cache = cache
         self._scratch = scratch
         self._markers = cast("Environment", dict(platform.interpreter.markers))
@@ -237,6 +240,7 @@ class Engine:
                 wall=engine_failure.redact(answer.stderr),
                 passing=engine_failure.is_passing(answer.stderr),
                 full=engine_failure.is_full(answer.stderr),
+                changed=engine_failure.is_changed(answer.stderr),
             )
         (target / ".lock").unlink(missing_ok=True)
 
@@ -281,7 +285,11 @@ class Engine:
             erase(left)
         with Relay(distributions, known, self._source.timeout) as relay:
             relayed = [relay.relayed(each) for each in distributions]
-            answer = self._install(relayed, target, request, ends=ends)
+            self._request_timeout *= _LONGER_WITH_RELAY
+            try:
+                answer = self._install(relayed, target, request, ends=ends)
+            finally:
+                self._request_timeout = self._source.timeout
             answer.stderr = relay.unrelayed(answer.stderr)
         return answer
 
@@ -382,7 +390,7 @@ class Engine:
             HOME=str(home),
             TMPDIR=str(temp),
             PYTHONDONTWRITEBYTECODE="1",
-            UV_HTTP_TIMEOUT=str(max(1, round(self._source.timeout))),
+            UV_HTTP_TIMEOUT=str(max(1, round(self._request_timeout))),
             UV_HTTP_RETRIES=_RETRIES,
         )
         return environment

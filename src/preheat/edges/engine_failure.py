@@ -38,6 +38,11 @@ def is_silent(report: str) -> bool:
     return bool(_SILENT.search(report))
 
 
+def is_changed(report: str) -> bool:
+    """Whether the index serves another archive than the one that was chosen."""
+    return "Hash mismatch" in report or "Size mismatch" in report
+
+
 def is_full(report: str) -> bool:
     """Whether a disk, or a quota on it, was full."""
     return bool(_FULL.search(report))
