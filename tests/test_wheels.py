@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 
+from preheat.edges import transport
 from preheat.edges.wheels import Reader, contents_of
 from preheat.words.lock import Archive, Contents, Locked
 from tests.support.index import Index
@@ -283,3 +288,31 @@ def test_many_wheels_are_read_at_once_and_each_is_told(tmp_path: Path, index: In
     found = reader(tmp_path / "memory").read(every, told.append)
     assert told == list(range(1, 61))
     assert all((f"p{n}.py", n) in found[f"p{n}"].files for n in range(60))
+
+
+def test_a_host_is_looked_up_once_for_all_of_its_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "localhost":
+            asked.append(host)
+            # The first address takes no connection: the second one is taken.
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.9", 1)),
+                *real("127.0.0.1", *rest, **more),
+            ]
+        return real(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with Index(tmp_path / "index") as index:
+        index.publish(*(Project(name=f"p{n}", version="1", files={"m.py": ""}) for n in range(20)))
+        url = index.url.replace("127.0.0.1", "localhost")
+        once = transport.LookedUpOnce()
+        with httpx.Client(transport=once) as client, ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda n: client.get(f"{url}p{n}/"), range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.request.url.host for answer in answers} == {"localhost"}
+    assert asked == ["localhost"]

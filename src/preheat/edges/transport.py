@@ -5,8 +5,11 @@ from __future__ import annotations
 import netrc
 import os
 import random
+import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import httpx
 from tenacity import Retrying, stop_after_attempt, stop_before_delay, wait_exponential_jitter
@@ -34,6 +37,64 @@ def credentials(indexes: Iterable[str]) -> Mapping[str, httpx.Auth]:
                 unquote(place.username), unquote(place.password or "")
             )
     return found
+
+
+class LookedUpOnce(httpx.BaseTransport):
+    """Asks the name service once for each host, however many connections there are to it.
+
+    In containers, lookups that leave in one burst get lost, and a resolver asks again after five
+    seconds. Each host has connections of its own: one address may serve several.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._addresses: dict[str, list[str]] = {}
+        self._transports: dict[str, httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Goes to the first of the host's addresses that takes a connection."""
+        host = request.url.host
+        transport, addresses = self._known(host, request.url.port)
+        while True:
+            address = addresses[0]
+            asked = httpx.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                # The Host among them is still the name.
+                headers=request.headers,
+                stream=request.stream,
+                extensions={"sni_hostname": host, **request.extensions},
+            )
+            try:
+                return transport.handle_request(asked)
+            except httpx.ConnectError:
+                with self._turn:
+                    # Another thread may have found out before.
+                    if addresses == [address]:
+                        raise
+                    if addresses[0] == address:
+                        addresses.pop(0)
+
+    def close(self) -> None:
+        """Hangs up."""
+        for transport in self._transports.values():
+            transport.close()
+
+    def _known(self, host: str, port: int | None) -> tuple[httpx.HTTPTransport, list[str]]:
+        with self._turn:
+            if host not in self._transports:
+                try:
+                    found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+                except OSError as error:
+                    raise httpx.ConnectError(str(error)) from error
+                self._addresses[host] = [str(row[4][0]) for row in found]
+                self._transports[host] = httpx.HTTPTransport()
+            return self._transports[host], self._addresses[host]
+
+
+def direct() -> httpx.BaseTransport | None:
+    """The transport for a client that asks much of one host; None behind a proxy, who looks up."""
+    return None if getproxies() else LookedUpOnce()
 
 
 def is_busy(status: int) -> bool:

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
+from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -72,10 +73,9 @@ class Reader:
                 found[each.name] = known
         if not unknown:
             return found
-        limits = httpx.Limits(max_connections=_AT_ONCE)
         with (
             # HTTP/1.1: over HTTP/2 threads damage each other's headers (encode/httpx#3566).
-            httpx.Client(limits=limits, timeout=self._timeout) as client,
+            httpx.Client(transport=transport.direct(), timeout=self._timeout) as client,
             ThreadPoolExecutor(_AT_ONCE) as pool,
         ):
             reads = pool.map(lambda each: self._read_one(client, each), unknown)
@@ -95,7 +95,8 @@ class Reader:
             if not archive.is_wheel or self._timeout is None:
                 return estimate(archive)
             auth = self._credentials.get(place.hostname or "")
-            with zipfile.ZipFile(_RangeFile(client, archive, auth)) as wheel:
+            remote = _Remote(client=client, url=archive.url, auth=auth)
+            with zipfile.ZipFile(_RangeFile(remote, archive.size)) as wheel:
                 return contents_of(wheel)
         except (httpx.HTTPError, OSError, zipfile.BadZipFile, KeyError, ValueError):
             # The engine will ask for the same archive and report what is wrong with it.
@@ -208,18 +209,53 @@ def _scripts(text: str) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Remote:
+    """An archive on an index, and how to ask for parts of it."""
+
+    client: httpx.Client
+    url: str
+    auth: httpx.Auth | None
+
+    def fetch(self, wanted: str) -> tuple[int, bytes, int]:
+        """A span, asked for again where the network or the server has a bad moment.
+
+        Returns:
+            Where it begins, the bytes, and how long the archive is.
+        """
+        patience = self.client.timeout.read
+        for attempt in transport.again(time.sleep, seconds=patience):
+            with attempt:
+                return self._fetch_once(wanted)
+        raise OSError("no answer")
+
+    def _fetch_once(self, wanted: str) -> tuple[int, bytes, int]:
+        with self.client.stream(
+            "GET",
+            self.url,
+            headers={"Range": wanted, "Accept-Encoding": "identity"},
+            auth=self.auth or httpx.USE_CLIENT_DEFAULT,
+            follow_redirects=True,
+        ) as answer:
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                # 200 would be the whole archive: the stream is closed unread.
+                answer.raise_for_status()
+                raise OSError("the index does not serve ranges")
+            span = answer.headers["Content-Range"].removeprefix("bytes ")
+            range_, _, size = span.partition("/")
+            return int(range_.split("-")[0]), answer.read(), int(size)
+
+
 class _RangeFile(io.RawIOBase):
     """A remote archive as a seekable file that holds its tail and asks for the rest by range."""
 
-    def __init__(self, client: httpx.Client, archive: Archive, auth: httpx.Auth | None) -> None:
-        self._client = client
-        self._url = archive.url
-        self._auth = auth
+    def __init__(self, remote: _Remote, size: int | None) -> None:
+        self._remote = remote
         self._position = 0
         wanted = f"bytes=-{_TAIL}"
-        if archive.size is not None:
-            wanted = f"bytes={max(0, archive.size - _TAIL)}-{archive.size - 1}"
-        self._start, self._held, self._size = self._fetch(wanted)
+        if size is not None:
+            wanted = f"bytes={max(0, size - _TAIL)}-{size - 1}"
+        self._start, self._held, self._size = remote.fetch(wanted)
 
     def seekable(self) -> bool:
         return True
@@ -249,31 +285,9 @@ class _RangeFile(io.RawIOBase):
     def _hold(self, start: int, end: int) -> None:
         """Makes the held bytes cover that span; what lies just before the tail is joined to it."""
         if start < self._start <= end:
-            _, before, _ = self._fetch(f"bytes={start}-{self._start - 1}")
+            _, before, _ = self._remote.fetch(f"bytes={start}-{self._start - 1}")
             self._start, self._held = start, before + self._held
         else:
             # Some way on: a local header and its data are read in small steps.
             last = min(self._size, max(end, start + _TAIL))
-            self._start, self._held, _ = self._fetch(f"bytes={start}-{last - 1}")
-
-    def _fetch(self, wanted: str) -> tuple[int, bytes, int]:
-        """A span, asked for again where the network or the server has a bad moment."""
-        patience = self._client.timeout.read
-        for attempt in transport.again(time.sleep, seconds=patience):
-            with attempt:
-                return self._fetch_once(wanted)
-        raise OSError("no answer")
-
-    def _fetch_once(self, wanted: str) -> tuple[int, bytes, int]:
-        headers = {"Range": wanted, "Accept-Encoding": "identity"}
-        auth = self._auth or httpx.USE_CLIENT_DEFAULT
-        with self._client.stream(
-            "GET", self._url, headers=headers, auth=auth, follow_redirects=True
-        ) as answer:
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
-                # 200 would be the whole archive: the stream is closed unread.
-                answer.raise_for_status()
-                raise OSError("the index does not serve ranges")
-            span = answer.headers["Content-Range"].removeprefix("bytes ")
-            range_, _, size = span.partition("/")
-            return int(range_.split("-")[0]), answer.read(), int(size)
+            self._start, self._held, _ = self._remote.fetch(f"bytes={start}-{last - 1}")
