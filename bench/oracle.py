@@ -19,33 +19,50 @@ class Oracle:
 
     Attributes:
         weights: what each set holds together, with all that it requires, bytecode included.
+        bare: the same without bytecode.
         working: what an installer that links from its cache holds beside it while it works.
     """
 
     goods: Goods
     weights: Mapping[Names, Weight]
+    bare: Mapping[Names, Weight]
     working: Mapping[Names, Weight]
 
     def keeps(self, free: Space) -> Names:
-        """The packages that fit and leave the reserve: the most important ones first."""
-        kept: Names = ()
-        for name in by_importance(self.goods):
-            if self.fits((*kept, name), free):
-                kept = (*kept, name)
-        return kept
+        """The packages that fit and leave the reserve: the most important ones first.
 
-    def fits(self, names: Names, free: Space) -> bool:
-        """Whether that set, in order of importance, leaves the reserve."""
-        left = self.left(names, free)
-        return left.bytes >= 0 and left.inodes >= 0
+        What fits only without its bytecode is kept without.
+        """
+        kept: Names = ()
+        taken = Weight()
+        for name in by_importance(self.goods):
+            names = (*kept, name)
+            for weights in (self.weights, self.bare):
+                more = _difference(weights[names], weights[kept])
+                left = self._left(_sum(taken, more), names, free)
+                if left.bytes >= 0 and left.inodes >= 0:
+                    kept, taken = names, _sum(taken, more)
+                    break
+        return kept
 
     def left(self, names: Names, free: Space) -> Space:
         """What would be left above the reserve at the tightest moment; below zero: is short."""
-        weight, working = self.weights[names], self.working[names]
+        return self._left(self.weights[names], names, free)
+
+    def _left(self, weight: Weight, names: Names, free: Space) -> Space:
+        working = self.working[names]
         return Space(
             bytes=free.bytes - self.goods.keep_free - weight.bytes - working.bytes,
             inodes=free.inodes - weight.inodes - working.inodes,
         )
+
+
+def _sum(one: Weight, other: Weight) -> Weight:
+    return Weight(bytes=one.bytes + other.bytes, inodes=one.inodes + other.inodes)
+
+
+def _difference(one: Weight, other: Weight) -> Weight:
+    return Weight(bytes=one.bytes - other.bytes, inodes=one.inodes - other.inodes)
 
 
 def sets_of(goods: Goods) -> list[Names]:

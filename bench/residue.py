@@ -79,6 +79,12 @@ def weigh(root: Path, kept: Holding) -> Weight:
     return _weight(owned.values())
 
 
+def weigh_bare(root: Path, kept: Holding) -> Weight:
+    """The same without bytecode, and without the directories that it lies in."""
+    owned, _ = _sorted_out(root, kept, Snapshot())
+    return _weight(status for path, status in owned.items() if "__pycache__" not in path)
+
+
 def left_over(root: Path, kept: Holding, before: Snapshot) -> dict[str, os.stat_result]:
     """What lies below the directory now, lay not there before, and belongs to nothing kept.
 

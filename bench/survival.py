@@ -21,7 +21,7 @@ from uv import find_uv_bin
 from bench import ground
 from bench.contenders import CONTENDERS, Contender, Ended, Goods, Place, importable
 from bench.oracle import Names, Oracle, by_importance, sets_of
-from bench.residue import Snapshot, Weight, holding, left_over, weigh, weight_of
+from bench.residue import Snapshot, Weight, holding, left_over, weigh, weigh_bare, weight_of
 from bench.smalldisk import Disk, Kind, Space, in_memory, keep_mounts_private, mounted, watched
 from bench.verdicts import Row, show_rows, show_summary
 from tests.support.index import Index
@@ -287,11 +287,13 @@ class Sweep:
         every = disk.root / "all"
         self._install(self._course.goods.imports, every, self._home / "cache", "--compile-bytecode")
         disk.settled()
-        weights, working = {}, {}
-        for names in sets_of(self._course.goods):
-            weights[names] = weigh(every, holding([every], names)) if names else Weight()
-            working[names] = self._beside(disk, names) if names else Weight()
-        return Oracle(goods=self._course.goods, weights=weights, working=working)
+        nothing: dict[Names, Weight] = {(): Weight()}
+        weights, bare, working = dict(nothing), dict(nothing), dict(nothing)
+        for names in filter(None, sets_of(self._course.goods)):
+            held = holding([every], names)
+            weights[names], bare[names] = weigh(every, held), weigh_bare(every, held)
+            working[names] = self._beside(disk, names)
+        return Oracle(goods=self._course.goods, weights=weights, bare=bare, working=working)
 
     def _beside(self, disk: Disk, names: Names) -> Weight:
         """What goes with the cache, when a cache on the same disk goes."""

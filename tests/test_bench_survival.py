@@ -67,6 +67,7 @@ def oracle(wanted: Goods, **bytes_of: int) -> Oracle:
     return Oracle(
         goods=wanted,
         weights={n: Weight(bytes=sum(bytes_of[e] for e in n), inodes=len(n)) for n in sets},
+        bare={n: Weight(bytes=sum(9 * bytes_of[e] // 10 for e in n), inodes=len(n)) for n in sets},
         working={n: Weight(bytes=len(n), inodes=1 if n else 0) for n in sets},
     )
 
@@ -74,12 +75,13 @@ def oracle(wanted: Goods, **bytes_of: int) -> Oracle:
 def test_a_small_package_is_kept_where_a_larger_and_more_important_one_does_not_fit() -> None:
     judge = oracle(goods(), first=50, second=500, third=30)
     assert judge.keeps(Space(bytes=92, inodes=9)) == ("first", "third")
-    # One byte less, and what the installer itself holds does not fit any more.
-    assert judge.keeps(Space(bytes=91, inodes=9)) == ("first",)
+    # A tenth of it is bytecode. One byte less, and what the installer itself holds does not fit.
+    assert judge.keeps(Space(bytes=89, inodes=9)) == ("first", "third")
+    assert judge.keeps(Space(bytes=88, inodes=9)) == ("first",)
 
 
 def test_a_required_package_goes_before_the_optional_ones_above_it() -> None:
-    judge = oracle(goods("third"), first=50, second=50, third=50)
+    judge = oracle(goods("third"), first=80, second=80, third=50)
     assert judge.keeps(Space(bytes=70, inodes=9)) == ("third",)
 
 

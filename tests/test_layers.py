@@ -468,7 +468,7 @@ def weighed(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platfo
         project("heavy-both", files=both),
     )
     worker = Worker(place=tmp_path_factory.mktemp("weighed"), platform=bare, index=index)
-    worker.write([entry(name) for name in HEAVY])
+    worker.write([entry(name) for name in HEAVY], compile="all")
     return worker.warm()
 
 
@@ -492,7 +492,7 @@ def test_predicted_bytes_without_bytecode_are_within_two_percent_of_the_disk(
 ) -> None:
     assert weighed.exit == 0
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("heavy-code")], compile=False)
+    worker.write([entry("heavy-code")], compile="none")
     started = worker.warm()
     layer = started.layer("heavy-code")
     assert list(layer.rglob("*.pyc")) == []
@@ -505,6 +505,31 @@ def test_bytecode_in_a_layer_is_valid_wherever_the_files_are_copied(weighed: Res
         for file in weighed.layer("heavy-code").rglob("*.pyc")
     }
     assert flags == {1}  # PEP 552: a hash that is not checked
+
+
+def test_only_what_a_proof_imports_has_bytecode_and_it_names_the_final_place(
+    tmp_path: Path, index: Index, bare: Platform, weighed: Result
+) -> None:
+    assert weighed.exit == 0
+    worker = Worker(place=tmp_path, platform=bare, index=index)
+    worker.write([entry("heavy-code", imports=["heavy_code.json"])])
+    started = worker.warm()
+    layer = started.layer("heavy-code")
+    found = {file.relative_to(layer): file for file in layer.rglob("*.pyc")}
+    tag = f"cpython-{bare.version[0]}{bare.version[1]}.pyc"
+    assert Path(f"heavy_code/__pycache__/__init__.{tag}") in found
+    assert Path(f"heavy_code/json/__pycache__/decoder.{tag}") in found
+    assert not any("email" in path.parts or "asyncio" in path.parts for path in found)
+    assert all(file.name.endswith(tag) for file in found.values())
+    for path, file in found.items():
+        data = file.read_bytes()
+        assert int.from_bytes(data[4:8], "little") == 1  # PEP 552: a hash that is not checked
+        source = layer / path.parent.parent / f"{path.name.partition('.')[0]}.py"
+        assert str(source).encode() in data
+        assert b"staging" not in data
+    # It is what the import takes: with the source gone wrong nobody notices.
+    (layer / "heavy_code/json/decoder.py").write_text("raise OSError('source was read')\n")
+    assert worker.after(started, "import heavy_code.json; print('loaded')") == "loaded"
 
 
 # -- required packages, and a platform without torch -----------------------------------------

@@ -101,7 +101,7 @@ def test_every_setting_has_a_variable() -> None:
     environment = {
         "PREHEAT_STORE": "/volume",
         "PREHEAT_OFFLINE": "1",
-        "PREHEAT_COMPILE": "No",
+        "PREHEAT_COMPILE": "none",
         "PREHEAT_CLEAN_BELOW": "2 GiB",
         "PREHEAT_KEEP_FREE": "1000",
         "PREHEAT_CLEAN": "/scratch /models/tmp",
@@ -116,7 +116,7 @@ def test_every_setting_has_a_variable() -> None:
     }
     settings = resolve({}, environment)
     assert settings.store == Path("/volume")
-    assert (settings.offline, settings.compile) == (True, False)
+    assert (settings.offline, settings.compile) == (True, "none")
     assert settings.space == Space(
         clean_below=2**31, keep_free=1000, clean=("/scratch", "/models/tmp")
     )
@@ -137,7 +137,7 @@ def test_an_empty_variable_states_nothing() -> None:
     ("key", "value", "option"),
     [
         ("offline", True, "--offline"),
-        ("compile", False, "--set compile"),
+        ("compile", "all", "--set compile"),
         ("store", Path("/volume"), "--store"),
         ("index.extra", ("https://a/",), "--set index.extra"),
         ("space.keep-free", "1GB", "--set space.keep-free"),

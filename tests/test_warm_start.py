@@ -340,7 +340,7 @@ def test_a_pointer_of_another_format_makes_the_next_start_cold(settled: Worker) 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("PREHEAT_COMPILE", "false"), ("PREHEAT_KEEP_FREE", "1MB"), ("PREHEAT_OFFLINE", "1")],
+    [("PREHEAT_COMPILE", "none"), ("PREHEAT_KEEP_FREE", "1MB"), ("PREHEAT_OFFLINE", "1")],
 )
 def test_a_setting_in_the_environment_makes_the_next_start_cold(
     settled: Worker, variable: str, value: str

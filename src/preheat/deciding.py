@@ -152,9 +152,9 @@ class Decision:
             known=Known(layers=available(self._store), verdicts=prover.verdicts),
             room=Room(volumes=volumes, keep_free=settings.space.keep_free),
             measure=Measure.of(
-                volumes[0], version=platform.interpreter.version, compiled=settings.compile
+                volumes[0], version=platform.interpreter.version, bytecode=settings.compile
             ),
-            compiled=settings.compile,
+            bytecode=settings.compile,
         )
         return Decided(
             platform=platform,

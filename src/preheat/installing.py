@@ -195,7 +195,7 @@ class Installer:
                 contents = self.decided.planner.composition.contents
                 staged.check(target, [(d, contents[d.name]) for d in step.distributions])
                 scripts = staged.take_scripts(target)
-            if step.compiled:
+            if step.bytecode == "all":
                 with self.pace.part("compile", name, outcome.seconds):
                     final = self.store.layer(step.layer)
                     staged.compile_bytecode(target, final, interpreter)
@@ -231,6 +231,9 @@ class Installer:
             stack,
             layers=(*stack.layers, str(target)),
             hooked=(*stack.hooked, *([str(target)] if hooked else [])),
+            kept=(str(target), str(self.store.layer(step.layer)))
+            if step.bytecode == "imported"
+            else None,
         )
         with self.pace.part("prove", step.package.name, {}):
             return self.decided.prover.run([step.package], stack, self.decided.platform)[0]

@@ -38,7 +38,7 @@ def platform_digest(platform: Platform) -> str:
     )
 
 
-def layer_digest(distributions: Iterable[Locked], platform: Platform, *, compiled: bool) -> str:
+def layer_digest(distributions: Iterable[Locked], platform: Platform, *, bytecode: str) -> str:
     """Names a layer by its archives, ABI, C library and build inputs.
 
     Source distributions count the platform's torch as a build input.
@@ -54,7 +54,7 @@ def layer_digest(distributions: Iterable[Locked], platform: Platform, *, compile
             "cache_tag": interpreter.cache_tag,
             "libc": interpreter.libc,
             "machine": interpreter.machine,
-            "compiled": compiled,
+            "bytecode": bytecode,
             "torch": platform.torch.version if built and platform.torch else None,
         }
     )[:32]

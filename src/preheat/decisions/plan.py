@@ -56,7 +56,7 @@ class Planner:
 
     Attributes:
         settled: packages that are decided already: on the platform, unmet conditions, refused.
-        compiled: whether layers carry bytecode.
+        bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
     """
 
     composition: Composition
@@ -64,7 +64,7 @@ class Planner:
     known: Known
     room: Room
     measure: Measure
-    compiled: bool
+    bytecode: str
 
     def plan(self, packages: tuple[Package, ...]) -> Plan:
         """Every package's step, as if each installation succeeds."""
@@ -104,12 +104,12 @@ class Planner:
         if not layer:
             return self._within_earlier(package, progress, version)
         made = self._layer(package, layer, progress, version)
-        if made.action is Action.REUSE or not self.compiled:
+        if made.action is Action.REUSE or self.bytecode == "none":
             return made
         return self._or_plain(made, self._plain()._layer(package, layer, progress, version))
 
     def _plain(self) -> Planner:
-        return replace(self, compiled=False, measure=replace(self.measure, python=None))
+        return replace(self, bytecode="none", measure=replace(self.measure, python=None))
 
     def _or_plain(self, made: Step, plain: Step) -> Step:
         """The layer without bytecode, where it is there already or all that fits."""
@@ -128,7 +128,7 @@ class Planner:
         version: str | None,
     ) -> Step:
         """The step with a layer of those distributions."""
-        name = layer_digest(layer, self.composition.platform, compiled=self.compiled)
+        name = layer_digest(layer, self.composition.platform, bytecode=self.bytecode)
         over = tuple(progress.layers)
         failure = self._known_failure((*over, name), package)
         if failure:
@@ -149,7 +149,7 @@ class Planner:
             files=0 if present else footprint.files,
             directories=0 if present else footprint.directories,
             exact=footprint.exact,
-            compiled=self.compiled,
+            bytecode=self.bytecode,
             shadows=self.composition.shadows(layer),
             over=over,
         )

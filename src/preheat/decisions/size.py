@@ -52,7 +52,8 @@ class Measure:
     """How a volume counts: its block, its directories, and whether bytecode comes along.
 
     Attributes:
-        python: ``3.11``; None where nothing is compiled.
+        python: ``3.11``; None where no bytecode is kept. Else every module's is counted: what a
+            start does not write, Python may write when the module is first used.
     """
 
     block: int
@@ -60,12 +61,11 @@ class Measure:
     python: str | None
 
     @classmethod
-    def of(cls, volume: Volume, *, version: str, compiled: bool) -> Measure:
+    def of(cls, volume: Volume, *, version: str, bytecode: str) -> Measure:
         """The measure of that volume for that interpreter version."""
         minor = ".".join(version.split(".")[:2])
-        return cls(
-            block=volume.block, directory=volume.directory, python=minor if compiled else None
-        )
+        python = None if bytecode == "none" else minor
+        return cls(block=volume.block, directory=volume.directory, python=python)
 
     def footprint(self, contents: Iterable[Contents]) -> Footprint:
         """What these archives occupy together once they lie in one directory."""

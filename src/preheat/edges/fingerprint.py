@@ -2,72 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterable
 
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What a write to a file leaves behind.
-
-    Attributes:
-        ctime: counts only where the file has one name: a hardlink that comes or goes elsewhere,
-            in the cache of an installer say, changes it too.
-    """
-
-    size: int
-    mtime: int
-    inode: int
-    mode: int
-    ctime: int
-    links: int
-
-    def differs(self, other: Trace) -> bool:
-        """Whether somebody wrote between the two."""
-        mine = (self.size, self.mtime, self.inode, self.mode)
-        theirs = (other.size, other.mtime, other.inode, other.mode)
-        alone = self.links == other.links == 1
-        return mine != theirs or (alone and self.ctime != other.ctime)
-
-
+# Size, mtime, inode, mode, ctime and links of a file. Tuples, since an image has tens of thousands.
+Trace = tuple[int, int, int, int, int, int]
 Fingerprint = dict[str, Trace]
 
 
 def fingerprint(places: Iterable[str]) -> Fingerprint:
     """What every path below the places shows without being read."""
     found: Fingerprint = {}
-    for place in places:
-        for entry in _below(place):
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            directory = entry.is_dir(follow_symlinks=False)
-            found[entry.path] = Trace(
-                size=0 if directory else status.st_size,
-                mtime=status.st_mtime_ns,
-                inode=status.st_ino,
-                mode=status.st_mode,
-                ctime=status.st_ctime_ns,
-                links=status.st_nlink,
-            )
+    left = list(places)
+    while left:
+        with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                try:
+                    trace = _trace(entry.stat(follow_symlinks=False))
+                except OSError:
+                    # It has just gone.
+                    continue
+                found[entry.path] = trace
+                if stat.S_ISDIR(trace[3]):
+                    left.append(entry.path)
     return found
+
+
+def _trace(status: os.stat_result) -> Trace:
+    directory = stat.S_ISDIR(status.st_mode)
+    return (
+        0 if directory else status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+        status.st_mode,
+        status.st_ctime_ns,
+        status.st_nlink,
+    )
 
 
 def changes(before: Fingerprint, after: Fingerprint) -> tuple[str, ...]:
     """Paths that were added, removed or written, sorted."""
+    if before == after:
+        return ()
     gone = before.keys() ^ after.keys()
-    written = [p for p in before.keys() & after.keys() if before[p].differs(after[p])]
+    written = [p for p in before.keys() & after.keys() if _written(before[p], after[p])]
     return tuple(sorted([*gone, *written]))
 
 
-def _below(place: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(place) as entries:
-            for entry in entries:
-                yield entry
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _below(entry.path)
-    except OSError:
-        return
+def _written(before: Trace, after: Trace) -> bool:
+    """Whether somebody wrote between the two.
+
+    The ctime counts only where a file has one name: a hardlink that comes or goes elsewhere, in
+    the cache of an installer say, changes it too.
+    """
+    *mine, ctime, links = before
+    *theirs, later, links_later = after
+    return mine != theirs or (links == links_later == 1 and ctime != later)

@@ -32,11 +32,13 @@ class Stack:
 
     Attributes:
         hooked: those of the layers that hold ``.pth`` files.
+        kept: the layer whose modules' bytecode is kept, and where that layer will lie; or None.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
+    kept: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,7 @@ class _Run:
             "layers": stack.layers,
             "hooked": stack.hooked,
             "sites": stack.interpreter.sites,
+            "kept": stack.kept,
             "packages": list(map(_entry, self._packages.values())),
         }
         source = inspect.getsource(activation) + inspect.getsource(proof_child)

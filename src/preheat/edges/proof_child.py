@@ -5,8 +5,12 @@ the task as JSON on standard input and the answers as JSON lines on a descriptor
 that what packages print mixes with nothing.
 """
 
+import contextlib
 import importlib
+import importlib.machinery
+import importlib.util
 import json
+import marshal
 import os
 import runpy
 import sys
@@ -16,6 +20,8 @@ import traceback
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.abc import PathEntryFinder
+    from types import CodeType
     from typing import Any
 
 
@@ -27,6 +33,8 @@ def main(activate: "Callable[..., object]") -> None:
     def say(**answer: object) -> None:
         answers.write(json.dumps(answer) + "\n")
 
+    if task["kept"]:
+        _keep_bytecode(*task["kept"])
     activate(task["layers"], task["sites"], task["hooked"])
     sys.path[:] = [place for place in sys.path if place]
     for package in task["packages"]:
@@ -48,6 +56,62 @@ def main(activate: "Callable[..., object]") -> None:
     answers.close()
     # What packages registered for exit is not ours to prove.
     os._exit(0)
+
+
+def _keep_bytecode(layer: str, final: str) -> None:
+    """Writes the bytecode of what is imported from a layer, as for the place where it will lie.
+
+    Unchecked hashes (PEP 552): valid wherever the files are copied, and no stat at import.
+    """
+
+    class Loader(importlib.machinery.SourceFileLoader):
+        def get_code(self, fullname: str) -> "CodeType":
+            path = self.get_filename(fullname)
+            source = self.get_data(path)
+            code = self.source_to_code(source, path)
+            _write_bytecode(source, path, _moved(code, path, final + path[len(layer) :]))
+            return code
+
+    machinery = importlib.machinery
+    finder = machinery.FileFinder.path_hook(
+        (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
+        (Loader, machinery.SOURCE_SUFFIXES),
+        (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
+    )
+
+    def hook(place: str) -> "PathEntryFinder":
+        if place != layer and not place.startswith(layer + os.sep):
+            raise ImportError(place, name=None)
+        return finder(place)
+
+    sys.path_hooks.insert(0, hook)
+
+
+def _write_bytecode(source: bytes, path: str, code: "CodeType") -> None:
+    """The layout of PEP 552; whole or not at all, since a proof may be ended at any time."""
+    target = importlib.util.cache_from_source(path)
+    staged = f"{target}.{os.getpid()}"
+    head = importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source)
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(staged, "wb") as file:
+            file.write(head + marshal.dumps(code))
+        os.replace(staged, target)
+    except OSError:
+        # Imports work without it.
+        with contextlib.suppress(OSError):
+            os.unlink(staged)
+
+
+def _moved(code: "CodeType", here: str, there: str) -> "CodeType":
+    """The code as if it had been compiled there; tracebacks name the file it came from."""
+    if code.co_filename != here:
+        return code
+    inner = type(code)
+    constants = tuple(
+        _moved(each, here, there) if isinstance(each, inner) else each for each in code.co_consts
+    )
+    return code.replace(co_filename=there, co_consts=constants)
 
 
 def _import(name: str) -> "Callable[[], object]":

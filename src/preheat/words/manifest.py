@@ -33,6 +33,7 @@ from preheat.words.errors import ManifestError
 from preheat.words.notation import (
     Accelerator,
     Alternatives,
+    Bytecode,
     CapabilityName,
     Check,
     Directories,
@@ -281,8 +282,11 @@ class Manifest(_Redacted):
     offline: Flag = Field(
         default=False, description="Whether to use only what is already on this machine."
     )
-    compile: Flag = Field(
-        default=True, description="Whether to compile what is installed to bytecode (PEP 552)."
+    compile: Bytecode = Field(
+        default="imported",
+        description="Of which modules a layer holds bytecode (PEP 552): of those that the promised "
+        "imports and the checks load, which costs nothing, since they are compiled to be proved; "
+        "of all, for images that are built once; or of none.",
     )
     retry_after: Duration = Field(
         default=6 * 3600.0,

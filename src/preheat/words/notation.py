@@ -318,6 +318,12 @@ def _accelerator(value: object) -> str:
     return str(value)
 
 
+def _bytecode(value: object) -> str:
+    if value not in ("imported", "all", "none"):
+        raise ValueError
+    return str(value)
+
+
 def _url(value: object) -> str:
     text = _text(value)
     try:
@@ -503,6 +509,11 @@ CHECK = Notation(
 ACCELERATOR = Notation(
     allowed='"cuda" or "none"', read=_accelerator, json_schema={"enum": ["cuda", "none"]}
 )
+BYTECODE = Notation(
+    allowed='"imported", "all" or "none"',
+    read=_bytecode,
+    json_schema={"enum": ["imported", "all", "none"]},
+)
 URL = Notation(
     allowed='a URL that starts with "https://", "http://" or "file://"',
     read=_url,
@@ -524,6 +535,7 @@ MarkerText = Annotated[str, MARKER]
 Module = Annotated[str, MODULE]
 Check = Annotated[str, CHECK]
 Accelerator = Annotated[str, ACCELERATOR]
+Bytecode = Annotated[str, BYTECODE]
 Url = Annotated[str, URL]
 Names = Annotated[tuple[Name, ...], Several(allowed="an array of names")]
 Alternatives = Annotated[

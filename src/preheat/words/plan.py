@@ -66,11 +66,11 @@ class Step:
         distributions: what the layer holds.
         download: bytes of archives to fetch.
         payload: bytes of files, without bytecode.
-        disk: bytes on the store's volume, bytecode and blocks included.
+        disk: bytes on the store's volume, blocks and every module's bytecode included.
         inodes: files and directories.
         files, directories: those that the archives bring.
         exact: False where an archive's contents had to be estimated.
-        compiled: whether the layer carries bytecode.
+        bytecode: which modules' the layer holds: those ``imported``, ``all`` or ``none``.
         shadows: platform distributions that the layer hides.
         over: digests of the layers beneath, in order.
         wanted: False where the package's condition does not hold.
@@ -89,7 +89,7 @@ class Step:
     files: int = 0
     directories: int = 0
     exact: bool = True
-    compiled: bool = True
+    bytecode: str = "imported"
     shadows: tuple[Shadow, ...] = ()
     over: tuple[str, ...] = ()
     wanted: bool = True

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import Index, Manifest, Space
 from preheat.words.notation import (
+    BYTECODE,
     DURATION,
     FLAG,
     LIMIT,
@@ -122,7 +123,7 @@ class Setting:
 SETTINGS = (
     Setting(key="store", notation=PATH),
     Setting(key="offline", notation=FLAG),
-    Setting(key="compile", notation=FLAG),
+    Setting(key="compile", notation=BYTECODE),
     Setting(key="space.clean-below", notation=SIZE),
     Setting(key="space.keep-free", notation=SIZE),
     Setting(key="space.clean", notation=PATH, several=True),
@@ -149,7 +150,7 @@ class Settings:
 
     store: Path
     offline: bool
-    compile: bool
+    compile: str
     space: Space
     index: Index
     protected: tuple[str, ...]
