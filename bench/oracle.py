@@ -14,6 +14,14 @@ Names: TypeAlias = "tuple[str, ...]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """What ought to be kept, and what would be left above the reserve at the tightest moment."""
+
+    names: Names
+    left: Space
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Oracle:
     """Knows the weight of every set of packages, in order of importance.
 
@@ -29,21 +37,26 @@ class Oracle:
     working: Mapping[Names, Weight]
 
     def keeps(self, free: Space) -> Names:
+        """Those of `expected`."""
+        return self.expected(free).names
+
+    def expected(self, free: Space) -> Expected:
         """The packages that fit and leave the reserve: the most important ones first.
 
         What fits only without its bytecode is kept without.
         """
         kept: Names = ()
         taken = Weight()
+        spare = self._left(taken, kept, free)
         for name in by_importance(self.goods):
             names = (*kept, name)
             for weights in (self.weights, self.bare):
                 more = _difference(weights[names], weights[kept])
                 left = self._left(_sum(taken, more), names, free)
                 if left.bytes >= 0 and left.inodes >= 0:
-                    kept, taken = names, _sum(taken, more)
+                    kept, taken, spare = names, _sum(taken, more), left
                     break
-        return kept
+        return Expected(names=kept, left=spare)
 
     def left(self, names: Names, free: Space) -> Space:
         """What would be left above the reserve at the tightest moment; below zero: is short."""

@@ -177,6 +177,7 @@ class Sweep:
             kind: {
                 " + ".join(names): {
                     "installed": asdict(each),
+                    "without bytecode": asdict(oracle.bare[names]),
                     "beside": asdict(oracle.working[names]),
                 }
                 for names, each in oracle.weights.items()
@@ -204,8 +205,8 @@ class Sweep:
             junk = weight_of({path: each for path, each in left.items() if path not in records})
             noted = weight_of({path: each for path, each in left.items() if path in records})
             changed = before.changed(self._place.root / "venv")
-        expected = oracle.keeps(free)
-        missed = tuple(name for name in expected if name not in sound)
+        expected = oracle.expected(free)
+        missed = tuple(name for name in expected.names if name not in sound)
         return Row(
             kind=str(step.kind),
             contender=contender.name,
@@ -229,10 +230,10 @@ class Sweep:
             end=at_end.bytes,
             reserve=self._course.goods.keep_free,
             platform_changed=len(changed),
-            fitting=expected,
+            fitting=expected.names,
             missed=missed,
-            to_spare=oracle.left(expected, free).bytes if missed else 0,
-            to_spare_inodes=oracle.left(expected, free).inodes if missed else 0,
+            to_spare=expected.left.bytes if missed else 0,
+            to_spare_inodes=expected.left.inodes if missed else 0,
             seconds=round(seconds, 2),
             output=ended.output[-4000:],
         )

@@ -9,7 +9,8 @@ from packaging.pylock import Package, Pylock, PylockValidationError
 from packaging.utils import canonicalize_name
 
 from preheat.edges.disk import write_atomically
-from preheat.edges.engine import archive_table, locked_of
+from preheat.edges.engine import locked_of
+from preheat.edges.installation import archive_table
 from preheat.edges.toml import load
 from preheat.words.errors import LockError, ResolutionError
 from preheat.words.lock import Contents, Lock, Locked
