@@ -41,6 +41,8 @@ FLOORS = {
     "preheat.locks": 4,
     "preheat.proving": 4,
     "preheat.installing": 4,
+    "preheat.fetching": 4,
+    "preheat.making_room": 4,
     "preheat.account": 4,
     "preheat.pace": 4,
     "preheat.doctor": 4,

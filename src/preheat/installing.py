@@ -18,14 +18,12 @@ from preheat.edges.deletion import erase
 from preheat.edges.disk import failed, refusal
 from preheat.edges.proof import Stack
 from preheat.edges.store import LayerFacts, Staging, Store
-from preheat.edges.watch import Gauge, watch
+from preheat.fetching import Ahead, Fetcher, Scripts
 from preheat.pace import Pace
 from preheat.words.errors import InstallError, StoreError
-from preheat.words.order import Order
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 
-_MB = 1e6
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -34,15 +32,29 @@ class Installer:
     """Brings packages to their proof, for one start.
 
     Attributes:
-        decided: what was found out; its room may be measured anew in between.
+        fetcher: how they come into staging.
         staging: this start's own.
+        ahead: what was fetched before its turn.
     """
 
-    order: Order
-    store: Store
-    pace: Pace
+    fetcher: Fetcher
     staging: Staging
-    decided: Decided
+    ahead: Ahead
+
+    @property
+    def store(self) -> Store:
+        """Where layers are published."""
+        return self.fetcher.store
+
+    @property
+    def pace(self) -> Pace:
+        """The clock of this start."""
+        return self.fetcher.pace
+
+    @property
+    def decided(self) -> Decided:
+        """What was found out."""
+        return self.fetcher.decided
 
     def make_ready(self, outcome: Outcome, progress: Progress) -> None:
         """Brings one package to its proof; what fails is written into its outcome."""
@@ -58,7 +70,7 @@ class Installer:
                 self.staging.lease.add(step.layer)
             if step.action is Action.REUSE:
                 self._reuse(outcome, names, key)
-            elif not self.skip_late(outcome):
+            elif not skip_late(self.pace, outcome):
                 self._make(outcome, progress, names, key)
         except InstallError as error:
             self._fail(outcome, error, key)
@@ -67,33 +79,25 @@ class Installer:
         except OSError as error:
             self._fail(outcome, _disk_error(self.store.root, error), key)
         finally:
-            self.staging.give_back_archives()
+            if not self.ahead.begun:
+                # Else others are being linked from there; all of it goes in the end.
+                self.staging.give_back_archives()
 
     def _make(self, outcome: Outcome, progress: Progress, layers: Sequence[str], key: str) -> None:
+        fetched = self.ahead.take(outcome.step)
+        if fetched is not None:
+            outcome.seconds |= fetched.seconds
+            with fetched.held:
+                proof = self._finish(outcome, progress, fetched.place, fetched.scripts)
+                self._judge(outcome, proof, key)
+            return
         with self._claimed(outcome.step) as claimed:
-            if not claimed and self.skip_late(outcome):
+            if not claimed and skip_late(self.pace, outcome):
                 return
             if not self._is_made(outcome, key):
                 self._judge(outcome, self._install(outcome, progress), key)
             elif outcome.good:
                 self._reuse(outcome, layers, key)
-
-    def stack(self, layers: Sequence[str]) -> Stack:
-        """Published layers as they lie on a path."""
-        return Stack(
-            interpreter=self.decided.platform.interpreter,
-            layers=tuple(str(self.store.layer(name)) for name in layers),
-            hooked=tuple(
-                str(self.store.layer(name)) for name in layers if self.store.facts(name).hooked
-            ),
-        )
-
-    def skip_late(self, outcome: Outcome) -> bool:
-        """Only this start is in a hurry: the next one tries again."""
-        late = self.pace.late(outcome.step.package)
-        if late:
-            outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
-        return late is not None
 
     # Others at the same work
 
@@ -134,10 +138,14 @@ class Installer:
         known = prover.verdicts.get(key) or prover.of_another(key)
         if known is not None and known.ok:
             return
-        if self.skip_late(outcome):
+        if skip_late(self.pace, outcome):
             return
         with self.pace.part("prove", outcome.step.package.name, {}):
-            proof = prover.run([outcome.step.package], self.stack(layers), self.decided.platform)[0]
+            proof = prover.run(
+                [outcome.step.package],
+                stack_of(self.store, self.decided, layers),
+                self.decided.platform,
+            )[0]
         self._judge(outcome, proof, key)
 
     # Making it ourselves
@@ -146,12 +154,13 @@ class Installer:
         outcome.status, outcome.reason = "failed", error.message
         outcome.trace = str(error.data.get("wall", ""))
         outcome.short_of_space = bool(error.data.get("full")) or self._is_full()
-        if self.skip_late(outcome):
+        if skip_late(self.pace, outcome):
             return
         if outcome.short_of_space:
             outcome.status = "skipped"
             outcome.reason = f"the disk, or a quota on it, was full: {error.message}"
             # The engine fetches again what it still needs; what is to be written now is small.
+            self.ahead.drop()
             erase(self.staging.cache)
         elif error.data.get("passing"):
             outcome.remembered = False
@@ -173,60 +182,58 @@ class Installer:
 
     def _judge(self, outcome: Outcome, proof: Proof, key: str) -> None:
         outcome.seconds["prove"] = round(proof.seconds, 3)
-        if not proof.ok and self.skip_late(outcome):
+        if not proof.ok and skip_late(self.pace, outcome):
             return
         self.decided.prover.remember(key, proof)
         if not proof.ok:
             outcome.status, outcome.reason, outcome.trace = "failed", proof.reason, proof.trace
 
     def _install(self, outcome: Outcome, progress: Progress) -> Proof:
-        """Into staging, checked, compiled, proved, published."""
+        """Into staging, and on from there."""
+        step = outcome.step
+        with self.staging.directory(f"layer-{step.layer[:16]}") as target:
+            with self.pace.part("install", step.package.name, outcome.seconds):
+                scripts = self.fetcher.fetch(step, target)
+            return self._finish(outcome, progress, target, scripts)
+
+    def _finish(
+        self, outcome: Outcome, progress: Progress, target: Path, scripts: Scripts
+    ) -> Proof:
+        """From a checked layer in staging to a published one: compiled, proved."""
         step = outcome.step
         name = step.package.name
-        interpreter = self.decided.platform.interpreter
-        with self.staging.directory(f"layer-{step.layer[:16]}") as target:
-            with self.pace.part("install", name, outcome.seconds), self._watched(step):
-                self.decided.engine.install(
-                    step.distributions,
-                    target,
-                    self.decided.request,
-                    timeout=self.pace.left(step.package),
-                )
-                contents = self.decided.planner.composition.contents
-                staged.check(target, [(d, contents[d.name]) for d in step.distributions])
-                scripts = staged.take_scripts(target)
-            if step.bytecode == "all":
-                with self.pace.part("compile", name, outcome.seconds):
-                    final = self.store.layer(step.layer)
-                    staged.compile_bytecode(target, final, interpreter)
-            hooked = staged.is_hooked(target)
-            proof = self._prove_staged(step, target, progress, hooked=hooked)
-            if not proof.ok:
-                # The staged path is gone when somebody reads this.
-                here = f"{target}/"
-                return replace(
-                    proof,
-                    reason=proof.reason.replace(here, ""),
-                    trace=proof.trace.replace(here, ""),
-                )
-            self.decided.refuse_changed_platform()
-            measured = staged.measure(target)
-            outcome.actual = measured.disk
-            facts = LayerFacts(
-                digest=step.layer,
-                package=name,
-                distributions=tuple((d.name, d.version) for d in step.distributions),
-                payload=measured.payload,
-                disk=measured.disk,
-                files=measured.files,
-                hooked=hooked,
-                scripts=scripts,
+        if step.bytecode == "all":
+            with self.pace.part("compile", name, outcome.seconds):
+                final = self.store.layer(step.layer)
+                staged.compile_bytecode(target, final, self.decided.platform.interpreter)
+        hooked = staged.is_hooked(target)
+        proof = self._prove_staged(step, target, progress, hooked=hooked)
+        if not proof.ok:
+            # The staged path is gone when somebody reads this.
+            here = f"{target}/"
+            return replace(
+                proof,
+                reason=proof.reason.replace(here, ""),
+                trace=proof.trace.replace(here, ""),
             )
-            self.store.publish(target, facts)
+        self.decided.refuse_changed_platform()
+        measured = staged.measure(target)
+        outcome.actual = measured.disk
+        facts = LayerFacts(
+            digest=step.layer,
+            package=name,
+            distributions=tuple((d.name, d.version) for d in step.distributions),
+            payload=measured.payload,
+            disk=measured.disk,
+            files=measured.files,
+            hooked=hooked,
+            scripts=scripts,
+        )
+        self.store.publish(target, facts)
         return proof
 
     def _prove_staged(self, step: Step, target: Path, progress: Progress, *, hooked: bool) -> Proof:
-        stack = self.stack(progress.layers)
+        stack = stack_of(self.store, self.decided, progress.layers)
         stack = replace(
             stack,
             layers=(*stack.layers, str(target)),
@@ -238,27 +245,22 @@ class Installer:
         with self.pace.part("prove", step.package.name, {}):
             return self.decided.prover.run([step.package], stack, self.decided.platform)[0]
 
-    def _watched(self, step: Step) -> contextlib.AbstractContextManager[None]:
-        """Tells how far it is; stops it where something else eats the disk meanwhile."""
-        label, total = f"install {step.package.name}", max(2, step.disk)
-        # It was planned to leave twice that; what the plan did not know of has taken it.
-        least = self.order.settings.space.keep_free // 2
 
-        def told(size: int, free: int) -> None:
-            self.pace.listener.progress(label, min(size, total - 1), total, free=free)
+def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:
+    """Published layers as they lie on a path."""
+    return Stack(
+        interpreter=decided.platform.interpreter,
+        layers=tuple(str(store.layer(name)) for name in layers),
+        hooked=tuple(str(store.layer(name)) for name in layers if store.facts(name).hooked),
+    )
 
-        def short(free: int) -> None:
-            self.decided.engine.interrupt(
-                InstallError(
-                    f"something else has taken space from {self.store.root}: stopped with "
-                    f"{free / _MB:,.0f} MB left",
-                    passing=True,
-                    full=True,
-                )
-            )
 
-        place = str(self.store.root)
-        return watch(Gauge(place=place, told=told, least=least, short=short))
+def skip_late(pace: Pace, outcome: Outcome) -> bool:
+    """Only this start is in a hurry: the next one tries again."""
+    late = pace.late(outcome.step.package)
+    if late:
+        outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
+    return late is not None
 
 
 def _disk_error(store: Path, error: OSError) -> InstallError:

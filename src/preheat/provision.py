@@ -15,16 +15,18 @@ from pathlib import Path
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
 from preheat.deciding import Decided, Decision, Workplace
 from preheat.decisions.plan import Progress, by_importance, load_of
+from preheat.decisions.room import at_once
 from preheat.edges import bootstrap
-from preheat.edges.cleaning import Cleaner, Shortage
 from preheat.edges.collecting import drop_void_mark
 from preheat.edges.deletion import erase
 from preheat.edges.disk import answering
+from preheat.edges.installation import links
 from preheat.edges.lock_file import write_lock
 from preheat.edges.pointer import Left, keep_report, leave_pointer
-from preheat.edges.probe import read_volumes
 from preheat.edges.store import Staging, Store
-from preheat.installing import Installer
+from preheat.fetching import Ahead, Fetcher
+from preheat.installing import Installer, skip_late, stack_of
+from preheat.making_room import RoomMaker
 from preheat.pace import Pace
 from preheat.seams import Listener
 from preheat.words.errors import StoreError
@@ -92,7 +94,7 @@ class Provision:
                 self._take_over(staging)
                 decided = self._decide(staging)
                 decided, outcomes, progress = self._carry_out(decided, staging)
-                active = self._prove_together(self._installer(decided, staging), outcomes, progress)
+                active = self._prove_together(decided, outcomes, progress)
                 decided.refuse_changed_platform()
                 report = self._report(decided, outcomes, active)
             # Last of all, with nothing left to remove: a start that ends before is cold again.
@@ -111,7 +113,7 @@ class Provision:
         staging.claims.prune()
         if not adopted:
             return
-        low = self._free() < self.order.settings.space.clean_below
+        low = self._room(staging).is_low
         if not low:
             # Deciding twice costs little: the resolution of the first time is kept.
             with staging.directory("first-look") as scratch:
@@ -124,99 +126,70 @@ class Provision:
     def _decide(self, staging: Staging) -> Decided:
         scratch = staging.place / "engine"
         scratch.mkdir()
-        decided = self._make_room(self._decision.decide(_workplace(staging, scratch)), staging)
+        decided = self._decision.decide(_workplace(staging, scratch))
+        decided = self._room(staging).before(decided)
         # From here on it is known which layers no collector may take from us.
         staging.lease.hold(decided.planner.layers(self._packages))
         return decided
 
-    def _make_room(self, decided: Decided, staging: Staging) -> Decided:
-        """Below the threshold, or where something does not fit, caches go before packages do."""
-        below = self.order.settings.space.clean_below
-        shortages = [
-            Shortage(path=Path(need.path), bytes=need.bytes + need.reserve, inodes=need.inodes)
-            for need in decided.planner.shortages(self._packages)
-        ]
-        if self._free() < below:
-            shortages.append(Shortage(path=self._store.root, bytes=below))
-        return self._clean(shortages, decided, staging) if shortages else decided
-
-    def _clean(self, shortages: Sequence[Shortage], decided: Decided, staging: Staging) -> Decided:
-        cleaner = Cleaner(
+    def _room(self, staging: Staging) -> RoomMaker:
+        return RoomMaker(
+            order=self.order,
             store=self._store,
-            extra=self.order.settings.space.clean,
-            sites=decided.platform.interpreter.sites,
-            spared=decided.planner.layers(self._packages),
+            pace=self._pace,
+            packages=self._packages,
             staging=staging,
         )
-        for shortage in shortages:
-            # Where a write was refused and statvfs shows room, a quota is full: it cannot be seen.
-            freed = cleaner.clean() if shortage.over else cleaner.until_over(shortage)
-            for name, size in freed.tiers:
-                self._pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
-        return decided.measured_anew()
-
-    def _after_shortage(
-        self, decided: Decided, staging: Staging, outcome: Outcome, progress: Progress
-    ) -> Decided:
-        """Planned again with what is left, after what can go has gone."""
-        progress.measured_anew()
-        self._pace.listener.event(
-            "short-of-space", package=outcome.step.package.name, reason=outcome.reason
-        )
-        shortages = [
-            Shortage(path=Path(need.path), bytes=need.bytes + need.reserve, inodes=need.inodes)
-            for need in decided.planner.room.needs(load_of(outcome.step))
-            if need.bytes
-        ]
-        return self._clean(shortages, decided, staging)
-
-    def _free(self) -> int:
-        return read_volumes({"store": self._store.root})[0].free
 
     def _carry_out(
         self, decided: Decided, staging: Staging
     ) -> tuple[Decided, list[Outcome], Progress]:
+        """Package after package; those after it are fetched meanwhile, where all has room."""
         progress = Progress()
         outcomes = []
         tries_left = _TRIES_FOR_SPACE
-        self._announce(decided)
-        for index, package in enumerate(self._packages):
-            later = self._packages[index + 1 :]
-            while True:
-                outcome = decided.outcome(decided.planner.step(package, progress, later))
-                self._installer(decided, staging).make_ready(outcome, progress)
-                if not outcome.short_of_space or not tries_left:
-                    break
-                tries_left -= 1
-                decided = self._after_shortage(decided, staging, outcome, progress)
-            if outcome.short_of_space:
-                # What is smaller may still fit.
-                progress.measured_anew()
-                room = decided.measured_anew().planner.room
-                decided = decided.with_room(room.without_room_for(load_of(outcome.step)))
-            if outcome.status in ("installed", "reused"):
-                progress.accept(outcome.step)
-            outcomes.append(outcome)
-            self._pace.listener.event(
-                outcome.status,
-                package=package.name,
-                version=outcome.step.version,
-                reason=outcome.reason,
-                mb=round(outcome.actual / 1e6, 1),
-                seconds=round(sum(outcome.seconds.values()), 2),
-            )
+        room = self._room(staging)
+        plan = self._announce(decided)
+        with Ahead(self._fetcher(decided), staging) as ahead:
+            if _has_room_ahead(plan, decided, staging):
+                ahead.begin(step for step in plan.steps if step.action is Action.INSTALL)
+            for index, package in enumerate(self._packages):
+                later = self._packages[index + 1 :]
+                while True:
+                    outcome = decided.outcome(decided.planner.step(package, progress, later))
+                    self._installer(decided, staging, ahead).make_ready(outcome, progress)
+                    if not outcome.short_of_space or not tries_left:
+                        break
+                    tries_left -= 1
+                    decided = room.after_shortage(decided, outcome, progress)
+                if outcome.short_of_space:
+                    decided = room.without_room_for(decided, outcome, progress)
+                if outcome.status in ("installed", "reused"):
+                    progress.accept(outcome.step)
+                elif outcome.status == "failed":
+                    # What it shared goes to others now: nothing is as it was planned.
+                    ahead.drop()
+                outcomes.append(outcome)
+                self._tell(outcome)
         return decided, outcomes, progress
 
-    def _installer(self, decided: Decided, staging: Staging) -> Installer:
-        return Installer(
-            order=self.order,
-            store=self._store,
-            pace=self._pace,
-            staging=staging,
-            decided=decided,
+    def _tell(self, outcome: Outcome) -> None:
+        self._pace.listener.event(
+            outcome.status,
+            package=outcome.step.package.name,
+            version=outcome.step.version,
+            reason=outcome.reason,
+            mb=round(outcome.actual / 1e6, 1),
+            seconds=round(sum(outcome.seconds.values()), 2),
         )
 
-    def _announce(self, decided: Decided) -> None:
+    def _fetcher(self, decided: Decided) -> Fetcher:
+        return Fetcher(order=self.order, store=self._store, pace=self._pace, decided=decided)
+
+    def _installer(self, decided: Decided, staging: Staging, ahead: Ahead) -> Installer:
+        return Installer(fetcher=self._fetcher(decided), staging=staging, ahead=ahead)
+
+    def _announce(self, decided: Decided) -> Plan:
         plan = decided.planner.plan(self._packages)
         installs = [step for step in plan.steps if step.action is Action.INSTALL]
         self._pace.listener.event(
@@ -225,19 +198,19 @@ class Provision:
             download_mb=round(sum(step.download for step in installs) / 1e6, 1),
             disk_mb=round(sum(step.disk for step in installs) / 1e6, 1),
         )
+        return plan
 
     def _prove_together(
-        self, installer: Installer, outcomes: Sequence[Outcome], progress: Progress
+        self, decided: Decided, outcomes: Sequence[Outcome], progress: Progress
     ) -> Active:
         """Every promised import once more, all in one process, on the exact final path.
 
         What fails here is taken off, and the rest is proved again until it stands.
         """
-        decided = installer.decided
         while True:
             good = [outcome for outcome in outcomes if outcome.good]
             layers = _needed_layers(good, progress)
-            stack = installer.stack(layers)
+            stack = stack_of(self._store, decided, layers)
             if not layers:
                 break
             packages = [outcome.step.package for outcome in good]
@@ -249,7 +222,7 @@ class Provision:
                 if proof is not None:
                     outcome.status, outcome.trace = "failed", proof.trace
                     outcome.reason = f"works alone, not with the others: {proof.reason}"
-                    installer.skip_late(outcome)
+                    skip_late(self._pace, outcome)
         scripts: dict[str, str] = {}
         for name in layers:
             for script, target in self._store.facts(name).scripts:
@@ -302,6 +275,14 @@ def _throwaway(scratch: str) -> Workplace:
 
 def _workplace(staging: Staging, scratch: Path) -> Workplace:
     return Workplace(scratch=scratch, cache=staging.cache, staging=staging)
+
+
+def _has_room_ahead(plan: Plan, decided: Decided, staging: Staging) -> bool:
+    """Whether all that is installed may lie in the engine's cache and in staging at once."""
+    loads = [load_of(step) for step in plan.steps if step.action is Action.INSTALL]
+    if len(loads) < 2 or decided.planner.room.refusal(at_once(loads)) is not None:
+        return False
+    return links(staging.cache, staging.place)
 
 
 def _needed_layers(good: Sequence[Outcome], progress: Progress) -> tuple[str, ...]:

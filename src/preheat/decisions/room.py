@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from preheat.words.plan import Need
@@ -39,6 +39,16 @@ class Load:
             distributions=self.distributions + other.distributions,
             builds=self.builds + other.builds,
         )
+
+
+def at_once(loads: Iterable[Load]) -> Load:
+    """What they bring where the engine's archives of all of them are there at the same time."""
+    every = tuple(loads)
+    return replace(
+        sum(every, Load()),
+        files=sum(load.files for load in every),
+        directories=sum(load.directories for load in every),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

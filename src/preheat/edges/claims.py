@@ -76,6 +76,9 @@ class Claims:
     def _take(self, file: Path) -> bool:
         if self._create(file):
             return True
+        if self._holder(file) == self.own.name:
+            # Ours from before: the volume would not let go of it.
+            return True
         if not self._is_void(file):
             return False
         aside = file.with_name(f".{self.own.name}")

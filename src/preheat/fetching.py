@@ -1,0 +1,173 @@
+"""Into staging: one package when its turn comes, or several ahead of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from preheat.deciding import Decided
+from preheat.edges import staging as staged
+from preheat.edges.collecting import available
+from preheat.edges.disk import sync_filesystem
+from preheat.edges.store import Staging, Store
+from preheat.edges.watch import Gauge, watch
+from preheat.pace import Pace
+from preheat.words.errors import InstallError
+from preheat.words.order import Order
+from preheat.words.plan import Step
+
+# Each keeps tens of connections and all processors busy; the first should not have to share much.
+_AT_ONCE = 3
+_MB = 1e6
+
+Scripts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """Brings what a step installs into a directory, and checks it, for one start."""
+
+    order: Order
+    store: Store
+    pace: Pace
+    decided: Decided
+
+    def fetch(self, step: Step, target: Path) -> Scripts:
+        """Installs, watches the disk meanwhile, and compares what lies there with the wheels.
+
+        Args:
+            step: what to install.
+            target: an empty directory.
+
+        Returns:
+            The console scripts, whose launchers are not among the files.
+
+        Raises:
+            InstallError: it cannot be had, or something is missing, or the disk is full.
+            OSError: the disk refuses.
+        """
+        with self._watched(step):
+            self.decided.engine.install(
+                step.distributions,
+                target,
+                self.decided.request,
+                timeout=self.pace.left(step.package),
+            )
+        contents = self.decided.planner.composition.contents
+        staged.check(target, [(d, contents[d.name]) for d in step.distributions])
+        return staged.take_scripts(target)
+
+    def _watched(self, step: Step) -> contextlib.AbstractContextManager[None]:
+        """Tells how far it is; stops it where something else eats the disk meanwhile."""
+        label, total = f"install {step.package.name}", max(2, step.disk)
+        # It was planned to leave twice that; what the plan did not know of has taken it.
+        least = self.order.settings.space.keep_free // 2
+
+        def told(size: int, free: int) -> None:
+            self.pace.listener.progress(label, min(size, total - 1), total, free=free)
+
+        def short(free: int) -> None:
+            self.decided.engine.interrupt(
+                InstallError(
+                    f"something else has taken space from {self.store.root}: stopped with "
+                    f"{free / _MB:,.0f} MB left",
+                    passing=True,
+                    full=True,
+                )
+            )
+
+        place = str(self.store.root)
+        return watch(Gauge(place=place, told=told, least=least, short=short))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """A layer in staging, checked, and claimed until `held` is closed.
+
+    Attributes:
+        seconds: how long it took, by stage.
+        held: the claim and the directory.
+    """
+
+    place: Path
+    scripts: Scripts
+    seconds: dict[str, float]
+    held: contextlib.ExitStack
+
+
+class Ahead:
+    """Fetches what is planned before its turn comes, while what came before is proved.
+
+    A context: what nobody took is gone at its end.
+    """
+
+    def __init__(self, fetcher: Fetcher, staging: Staging) -> None:
+        self._fetcher = fetcher
+        self._staging = staging
+        self._pool: ThreadPoolExecutor | None = None
+        self._fetches: dict[str, Future[Fetched | None]] = {}
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.drop()
+
+    @property
+    def begun(self) -> bool:
+        """Whether archives of several packages lie in the engine's cache."""
+        return self._pool is not None
+
+    def begin(self, steps: Iterable[Step]) -> None:
+        """Fetches them, a few at a time, the first ones first; once in its life."""
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="preheat-fetch")
+        for step in steps:
+            self._fetches[step.layer] = self._pool.submit(self._fetch, step)
+
+    def take(self, step: Step) -> Fetched | None:
+        """What was fetched for that step; whoever takes it closes ``held``. None if nothing was.
+
+        Raises:
+            InstallError, StoreError, OSError: fetching it failed so.
+        """
+        fetch = self._fetches.pop(step.layer, None)
+        return None if fetch is None else fetch.result()
+
+    def drop(self) -> None:
+        """Ends what goes on, and removes what nobody has taken."""
+        left = tuple(self._fetches.values())
+        self._fetches.clear()
+        for fetch in left:
+            fetch.cancel()
+        stopped = InstallError("it is no longer planned so", passing=True)
+        while wait(left, timeout=0.02).not_done:
+            self._fetcher.decided.engine.interrupt(stopped)
+        for fetch in left:
+            if not fetch.cancelled() and fetch.exception() is None:
+                fetched = fetch.result()
+                if fetched is not None:
+                    fetched.held.close()
+
+    def _fetch(self, step: Step) -> Fetched | None:
+        """None where another start is making it, or has made it."""
+        seconds: dict[str, float] = {}
+        with contextlib.ExitStack() as held:
+            claimed = self._staging.claims.claimed(step.layer, lambda seconds: False)
+            if not held.enter_context(claimed) or step.layer in available(self._fetcher.store):
+                return None
+            directory = self._staging.directory(f"layer-{step.layer[:16]}")
+            place = held.enter_context(directory)
+            with self._fetcher.pace.part("install", step.package.name, seconds):
+                scripts = self._fetcher.fetch(step, place)
+                # What is on its way to the disk by now need not be waited for later.
+                sync_filesystem(place)
+            return Fetched(place=place, scripts=scripts, seconds=seconds, held=held.pop_all())
