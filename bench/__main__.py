@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from bench import kill, payload, predicted, race, sight, survival, survival_small, warm
+from bench import cold, kill, payload, predicted, race, sight, survival, survival_small, warm
 
 BENCHES = {
     "warm": warm,
+    "cold": cold,
     "kill": kill,
     "payload": payload,
     "predicted": predicted,

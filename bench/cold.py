@@ -1,8 +1,8 @@
 """The cold start: caches empty, until a fresh process has imported what it wants.
 
 Every contestant gets the same platform, a virtual environment with the index's torch (CUDA), an
-empty home and no cache. The order turns from round to round, and preheat appears by its command
-line, as `preheat run -- python -c "import ..."`.
+empty home and no cache, and asks one index on this machine: a network would be another one from
+round to round. The order turns from round to round.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -20,8 +21,12 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from bench import ground, naive
+from bench.contenders import Goods
+from bench.survival import fetch
+from tests.support.index import Index
 
-ROUNDS = 5
+ROUNDS = 7
+SLOW_ROUNDS = 3
 PLATFORM = ("pip", "torch==2.13.0", "numpy==2.4.6; python_version >= '3.11'")
 SMALL: Mapping[str, str] = {
     "transformers": "transformers",
@@ -32,9 +37,14 @@ SMALL: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """One start's container: everything in it is thrown away afterwards."""
+    """One start's container: everything in it is thrown away afterwards.
+
+    Attributes:
+        index: address of the package index.
+    """
 
     root: Path
+    index: str = ""
 
     @property
     def python(self) -> Path:
@@ -56,6 +66,12 @@ class Place:
             UV_CACHE_DIR=str(self.root / "home" / ".cache" / "uv"),
             PIP_CACHE_DIR=str(self.root / "home" / ".cache" / "pip"),
             PIP_DISABLE_PIP_VERSION_CHECK="1",
+            PIP_CONFIG_FILE=os.devnull,
+            PIP_INDEX_URL=self.index,
+            UV_DEFAULT_INDEX=self.index,
+            PREHEAT_INDEX_URL=self.index,
+            NO_PROXY="127.0.0.1",
+            no_proxy="127.0.0.1",
             PREHEAT_INTERNAL_SYSTEM=str(self.root / "system"),
             PATH=os.pathsep.join((str(self.python.parent), os.environ["PATH"])),
         )
@@ -123,26 +139,52 @@ def start_preheat(place: Place, goods: Mapping[str, str]) -> Sequence[Sequence[s
     return ((*command, "--", *_imports(place, goods)),)
 
 
-CONTESTANTS = (
-    ("preheat", start_preheat, ROUNDS),
-    ("uv pip install", start_uv, ROUNDS),
-    ("pip install", start_pip, 1),
-    ("naive script", start_naive, 1),
-)
-
-
 def measure() -> None:
     """Run the rounds, print the table and keep the figures."""
-    platform = ground.make_venv(ground.BUILD / "cold" / "platform", *PLATFORM).parents[1]
-    place = Place(root=ground.BUILD / "cold" / "container")
-    contestants = [Contestant(name=n, start=start, rounds=r) for n, start, r in CONTESTANTS]
-    for number in range(ROUNDS):
-        turn = number % len(contestants)
-        for each in (*contestants[turn:], *contestants[:turn]):
-            if len(each.seconds) < each.rounds:
-                place.furnish(platform)
-                each.run(place, SMALL)
-                print(f"{each.name}: {each.seconds[-1]:.1f} s", flush=True)
+    home = ground.BUILD / "cold"
+    platform = ground.make_venv(home / "platform", *PLATFORM).parents[1]
+    tools = ground.make_venv(home / "tools", "pip").parent
+    wheels = fetch(tools, home / "wheels", Goods(imports=SMALL, required=(), keep_free=0))
+    contestants = [
+        Contestant(name="preheat run", start=start_preheat, rounds=ROUNDS),
+        Contestant(name="uv pip install", start=start_uv, rounds=ROUNDS),
+        Contestant(name="pip install", start=start_pip, rounds=SLOW_ROUNDS),
+        Contestant(name="naive script", start=start_naive, rounds=SLOW_ROUNDS),
+    ]
+    with Index(wheels) as index:
+        place = Place(root=home / "container", index=index.url)
+        for number in range(ROUNDS):
+            turn = number % len(contestants)
+            for each in (*contestants[turn:], *contestants[:turn]):
+                if len(each.seconds) < each.rounds:
+                    place.furnish(platform)
+                    each.run(place, SMALL)
+                    print(f"{each.name}: {each.seconds[-1]:.1f} s", file=sys.stderr, flush=True)
+    show(contestants)
+
+
+def show(contestants: Sequence[Contestant]) -> None:
+    """The table, and the figures."""
+    medians = {each.name: statistics.median(each.seconds) for each in contestants}
+    uv = medians["uv pip install"]
+    ground.show(
+        f"seconds until {', '.join(SMALL)} were imported, caches empty",
+        ("", "starts", "least", "median", "most", "of uv's"),
+        (
+            [
+                each.name,
+                str(len(each.seconds)),
+                f"{min(each.seconds):.1f}",
+                f"{medians[each.name]:.1f}",
+                f"{max(each.seconds):.1f}",
+                f"{medians[each.name] / uv:.2f}",
+            ]
+            for each in contestants
+        ),
+    )
+    load = [round(each, 2) for each in os.getloadavg()]
+    seconds = {each.name: [round(s, 2) for s in each.seconds] for each in contestants}
+    ground.keep("cold", {"packages": list(SMALL), "load": load, "seconds": seconds})
 
 
 def _imports(place: Place, goods: Mapping[str, str]) -> Sequence[str]:

@@ -56,7 +56,7 @@ class Decided:
     """All that is found out before anything is changed.
 
     Attributes:
-        before: the platform's files, as they were found.
+        before: the platform's files, as they were found; nothing where nothing is published.
         unanswered: the index was silent about some packages.
         walls: what the solver said about each package that it refused.
         lock: where the store keeps the resolution; None where it keeps none.
@@ -124,8 +124,10 @@ class Decision:
         settings = self._order.settings
         with self._pace.stage("probe"):
             platform = probe(self._order.executable, self._memory(workplace))
-        with self._pace.stage("fingerprint"):
-            before = fingerprint(platform.interpreter.sites)
+        before: Fingerprint = {}
+        if workplace.lasting:
+            with self._pace.stage("fingerprint"):
+                before = fingerprint(platform.interpreter.sites)
         prover = Prover(self._order, self._store, self._pace, remember=workplace.lasting)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
@@ -142,10 +144,12 @@ class Decision:
             reason = (answer.resolution.refused | answer.unanswered).get(package.name)
             if reason:
                 settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+        taking_part = tuple(p for p in left if p.name not in settled)
+        if workplace.lasting and taking_part:
+            engine.settle()
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         places = {"store": settings.store, "cache": settings.store / "staging"}
         volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
-        taking_part = tuple(p for p in left if p.name not in settled)
         planner = Planner(
             composition=composition(answer.resolution, taking_part, platform),
             settled=settled,
@@ -182,7 +186,8 @@ class Decision:
         engine = self._engine(platform, (), workplace)
         question = self._question(platform, left)
         with self._pace.stage("resolve"):
-            return resolve(question, engine, self._reader(remember=workplace.lasting))
+            # What archives hold is true for ever: with it, a plan from the lock asks no index.
+            return resolve(question, engine, self._reader(remember=True))
 
     def _settle(self, platform: Platform, prover: Prover) -> tuple[dict[str, Step], Platform]:
         """Packages that need no layer: unwanted here, or provided by the platform and proved.

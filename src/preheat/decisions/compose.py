@@ -62,8 +62,15 @@ class Composition:
     def _groups(self) -> dict[str, tuple[str, ...]]:
         return groups(self.territories)
 
+    @cached_property
+    def _needs(self) -> dict[str, tuple[str, ...]]:
+        return {package.name: self._closure(package) for package in self.packages}
+
     def needs(self, package: Package) -> tuple[str, ...]:
-        """Canonical names that the package needs, wherever they come from."""
+        """Canonical names that one of the packages needs, wherever they come from."""
+        return self._needs[package.name]
+
+    def _closure(self, package: Package) -> tuple[str, ...]:
         overrides: dict[str, str] = {
             canonicalize_name(each.name): str(each) for each in package.overrides
         }

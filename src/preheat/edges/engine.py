@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urlsplit
@@ -57,9 +58,20 @@ class Engine:
         self._source = source
         self._markers = cast("Environment", dict(platform.interpreter.markers))
         self._tags = wheel_tags(platform.interpreter)
-        shadow = make_shadow(platform, scratch / "shadow")
-        self._uv = Uv(python=shadow, cache=cache, scratch=scratch)
+        self._platform = platform
+        self._cache = cache
+        self._scratch = scratch
         self._leashes: list[Leash] = []
+
+    def settle(self) -> None:
+        """Makes the shadow now, so that its bytes are there when what is free is measured."""
+        self._uv  # noqa: B018  # made when it is first asked for
+
+    @cached_property
+    def _uv(self) -> Uv:
+        """With the shadow, which nobody needs who asks nothing: a plan from a lock, say."""
+        shadow = make_shadow(self._platform, self._scratch / "shadow")
+        return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
 
     def resolve(self, request: Request) -> Solved | Unsolved:
         """The versions to put beside the platform, or why there are none.
