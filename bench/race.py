@@ -309,4 +309,7 @@ def show(races: Sequence[Race], alone: int) -> None:
         }
         for each in races
     ]
+    mishaps = any(each.unready or each.broken or each.left for each in races)
     ground.keep("race", {"packages": PACKAGES, "processors": os.cpu_count(), "races": rows})
+    if mishaps:
+        raise SystemExit("not every start ended ready with whole layers and nothing left behind")

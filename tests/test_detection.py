@@ -145,6 +145,18 @@ def test_a_file_shorter_than_its_record_says_is_told(site: Path) -> None:
     assert inventory.truncated(only(site)) == ("numbers_/deep.py",)
 
 
+def test_text_that_conda_put_its_prefix_into_is_not_truncated_but_what_is_empty_is(
+    site: Path,
+) -> None:
+    install_tree(NUMBERS, site)
+    (site / NUMBERS.dist_info / "INSTALLER").write_text("conda\n", encoding="utf-8")
+    deep = site / "numbers_" / "deep.py"
+    deep.write_text("A = '/opt/conda/envs/long'\n", encoding="utf-8")
+    assert inventory.truncated(only(site)) == ()
+    deep.write_bytes(b"")
+    assert inventory.truncated(only(site)) == ("numbers_/deep.py",)
+
+
 def test_of_two_of_one_name_the_first_on_the_path_counts(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     install_tree(Project(name="twice", version="1.0", files={"twice.py": ""}), first)

@@ -134,12 +134,14 @@ def truncated(distribution: Distribution) -> tuple[str, ...]:
     """Files whose size is not what RECORD says: a killed install was taken for a whole one.
 
     Costs a stat for each file, so it is asked of the distributions that a package relies on.
-    Files under ``bin`` are left out: installers rewrite their first line.
+    Files under ``bin`` are left out: installers rewrite their first line. conda writes its prefix
+    into any text file, so there only what is missing or empty counts.
     """
     if distribution.location.endswith(_DPKG_SITE):
         # Debian strips symbols after RECORD is made: dpkg's database is the truth there.
         return ()
     wrong = []
+    rewritten = _installer(distribution) == "conda"
     for row, size in _read_record(os.path.join(distribution.metadata, "RECORD")) or ():
         if size is None or row.startswith(".."):
             continue
@@ -147,9 +149,18 @@ def truncated(distribution: Distribution) -> tuple[str, ...]:
             actual = os.stat(os.path.join(distribution.location, row)).st_size
         except OSError:
             actual = -1
-        if actual != size:
+        if actual != size and not (rewritten and actual > 0):
             wrong.append(row)
     return tuple(wrong[:_MISSING_SHOWN])
+
+
+def _installer(distribution: Distribution) -> str:
+    """Who installed it, by the file of that name (PEP 376); empty where nobody says."""
+    try:
+        with open(os.path.join(distribution.metadata, "INSTALLER"), encoding="utf-8") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def resolvable(name: str, path: Iterable[str]) -> bool:
