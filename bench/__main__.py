@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from bench import cold, kill, payload, predicted, race, sight, survival, survival_small, warm
+from bench import (
+    cold,
+    kill,
+    payload,
+    predicted,
+    race,
+    second,
+    sight,
+    survival,
+    survival_small,
+    warm,
+)
 
 BENCHES = {
     "warm": warm,
@@ -13,6 +24,7 @@ BENCHES = {
     "payload": payload,
     "predicted": predicted,
     "race": race,
+    "second": second,
     "sight": sight,
     "survival": survival,
     "survival-small": survival_small,
