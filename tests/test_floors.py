@@ -42,6 +42,8 @@ FLOORS = {
     "preheat.proving": 4,
     "preheat.installing": 4,
     "preheat.fetching": 4,
+    "preheat.slimming": 4,
+    "preheat.render_slim": 4,
     "preheat.making_room": 4,
     "preheat.account": 4,
     "preheat.pace": 4,

@@ -293,6 +293,34 @@ def doctor(options: Options) -> None:
     sys.exit(BREAKS_A_START if breaks else 0)
 
 
+@main.command()
+@click.option("--write", is_flag=True, help="Add the exclude lines to the manifest.")
+@common
+def slim(options: Options, write: bool) -> None:
+    """Show what in the layers no promised import and no check loads, and what can be left out.
+
+    Whole distributions, each with its bytes; all imports and checks are proved without them. The
+    layers stay as they are: the next start makes slimmer ones, once the manifest says so.
+    """
+    from preheat.slimming import Slimmer
+
+    order = order_of(options, {}, locked=None)
+    with listening() as listen:
+        found = Slimmer(order, listen).find()
+    if options.as_json:
+        from preheat.render_slim import as_document
+
+        print_json(as_document(found))
+    else:
+        from preheat.render_slim import show_slimming
+
+        show_slimming(found, {each.name: each.exclude for each in order.manifest.package})
+    if write and found.excludes:
+        from preheat.edges.manifest_edit import add_excludes
+
+        add_excludes(order.manifest_file, found.excludes)
+
+
 def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     """The short path: what the pointer says, where it is valid and no setting is stated here."""
     facts = None if options.settings else _pointer(options)[0]

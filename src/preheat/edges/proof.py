@@ -18,6 +18,7 @@ from typing import IO, Any
 from preheat import activation
 from preheat.edges import process_group, proof_child
 from preheat.edges.surroundings import for_proof
+from preheat.words.errors import InstallError
 from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
 from preheat.words.proof import Proof
@@ -74,15 +75,34 @@ def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Pr
     return tuple(proofs[package.name] for package in packages)
 
 
+def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozenset[str]:
+    """Files of the layers that are opened or mapped while all of the packages are proved.
+
+    Raises:
+        InstallError: a package fails, and what it would have opened is not known.
+    """
+    run = _Run(packages, limits, traced=True)
+    run.go(stack)
+    bad = run.fatal or next((proof for proof in run.proofs.values() if not proof.ok), None)
+    if bad is not None:
+        raise InstallError(f"{bad.package} does not work: {bad.reason}", wall=bad.trace)
+    return frozenset(run.opened)
+
+
 class _Run:
     """One interpreter and what it said.
 
     Attributes:
         proofs: by package, as far as it came.
         fatal: the package that ended the interpreter or the patience, and how.
+        opened: paths below the layers, where they are traced.
     """
 
-    def __init__(self, packages: Sequence[Package], limits: Limits) -> None:
+    def __init__(
+        self, packages: Sequence[Package], limits: Limits, *, traced: bool = False
+    ) -> None:
+        self.opened: list[str] = []
+        self._traced = traced
         self.proofs: dict[str, Proof] = {}
         self.fatal: Proof | None = None
         self._packages = {package.name: package for package in packages}
@@ -118,6 +138,7 @@ class _Run:
             "hooked": stack.hooked,
             "sites": stack.interpreter.sites,
             "kept": stack.kept,
+            "traced": self._traced,
             "packages": list(map(_entry, self._packages.values())),
         }
         source = inspect.getsource(activation) + inspect.getsource(proof_child)
@@ -161,6 +182,8 @@ class _Run:
     def _hear(self, answer: dict[str, Any]) -> bool:
         """Takes one answer down; True for the last one."""
         state, name = answer["state"], answer.get("package", "")
+        if state == "opened":
+            self.opened += answer["paths"]
         if state == "begun":
             if name != self._current or self._doing == "start":
                 self._current = name

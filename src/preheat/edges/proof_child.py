@@ -33,6 +33,7 @@ def main(activate: "Callable[..., object]") -> None:
     def say(**answer: object) -> None:
         answers.write(json.dumps(answer) + "\n")
 
+    opened = _trace(task["layers"]) if task["traced"] else None
     if task["kept"]:
         _keep_bytecode(*task["kept"])
     activate(task["layers"], task["sites"], task["hooked"])
@@ -52,10 +53,36 @@ def main(activate: "Callable[..., object]") -> None:
             say(package=name, what=what, state="done", seconds=time.perf_counter() - begin)
         else:
             say(package=name, state="proved")
+    if opened is not None:
+        say(state="opened", paths=sorted(opened | _mapped(task["layers"])))
     say(state="finished")
     answers.close()
     # What packages registered for exit is not ours to prove.
     os._exit(0)
+
+
+def _trace(layers: "list[str]") -> "set[str]":
+    """The files below the layers that are opened from now on (PEP 578)."""
+    found: set[str] = set()
+    below = tuple(layer + os.sep for layer in layers)
+
+    def hook(event: str, arguments: "tuple[object, ...]") -> None:
+        if event in ("open", "import"):
+            for argument in arguments[:2]:
+                if isinstance(argument, str) and argument.startswith(below):
+                    found.add(argument)
+
+    sys.addaudithook(hook)
+    return found
+
+
+def _mapped(layers: "list[str]") -> "set[str]":
+    """Libraries of the layers that are mapped, whoever loaded them (proc(5))."""
+    below = tuple(layer + os.sep for layer in layers)
+    with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = (line.rstrip("\n").partition("/") for line in maps)
+        return {"/" + rest for _, slash, rest in paths if slash and ("/" + rest).startswith(below)}
+    return set()
 
 
 def _keep_bytecode(layer: str, final: str) -> None:
