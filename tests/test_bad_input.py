@@ -663,9 +663,9 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that this one started, and theirs."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    own = [int(child) for child in text.split()]
+    """The processes that this one started, in whatever thread, and theirs."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
     return own + [each for child in own for each in descendants(child)]
 
 
