@@ -128,7 +128,7 @@ class Decision:
         if workplace.lasting:
             with self._pace.stage("fingerprint"):
                 before = fingerprint(platform.interpreter.sites)
-        prover = Prover(self._order, self._store, self._pace, remember=workplace.lasting)
+        prover = Prover(self._order, self._store, self._pace, workplace.staging)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
         engine = self._engine(platform, left, workplace)
@@ -180,7 +180,7 @@ class Decision:
         """
         with self._pace.stage("probe"):
             platform = probe(self._order.executable, self._memory(workplace))
-        prover = Prover(self._order, self._store, self._pace, remember=False)
+        prover = Prover(self._order, self._store, self._pace, None)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
         engine = self._engine(platform, (), workplace)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from preheat.decisions.identity import digest, verdict_key
 from preheat.edges.proof import Limits, Stack, prove
-from preheat.edges.store import Store
+from preheat.edges.store import Staging, Store
 from preheat.pace import Pace
 from preheat.words.errors import StoreError
 from preheat.words.manifest import Package
@@ -26,14 +26,16 @@ class Prover:
         order: limits, and how long a failure is remembered.
         store: where verdicts are kept.
         pace: the clock; a proof ends with the deadline.
-        remember: whether verdicts are written; a plan changes nothing.
+        staging: of the start. What packages write goes there, so that nothing of a start that is
+            killed stays in TMPDIR. None for a plan, which writes no verdict either.
     """
 
-    def __init__(self, order: Order, store: Store, pace: Pace, *, remember: bool) -> None:
+    def __init__(self, order: Order, store: Store, pace: Pace, staging: Staging | None) -> None:
         self._settings = order.settings
         self._store = store
         self._pace = pace
-        self._remembers = remember
+        self._remembers = staging is not None
+        self._place = staging.place if staging else None
         self._begin = time.time()
         self._anew = order.retry
         self.verdicts: Mapping[str, Verdict] = (
@@ -74,10 +76,11 @@ class Prover:
         left = [self._pace.left(package) for package in packages]
         if None not in left:
             seconds = max(1.0, min(seconds, *(time for time in left if time is not None)))
-        proofs = {p.package: p for p in prove(packages, stack, Limits(seconds=seconds))}
+        limits = Limits(seconds=seconds, place=self._place)
+        proofs = {p.package: p for p in prove(packages, stack, limits)}
         again = [p for p in packages if p.check_gpu and proofs[p.name].ok]
         if again and platform.accelerator.gpus:
-            for proof in prove(again, stack, Limits(seconds=seconds, gpu=True)):
+            for proof in prove(again, stack, replace(limits, gpu=True)):
                 proofs[proof.package] = proof
         return tuple(proofs[package.name] for package in packages)
 

@@ -82,7 +82,7 @@ class Slimmer:
         )
 
     def _slimming(self, ready: _Ready, staging: Staging) -> Slimming:
-        limits = Limits(seconds=self._order.settings.import_timeout)
+        limits = Limits(seconds=self._order.settings.import_timeout, place=staging.place)
         if not ready.packages:
             return Slimming(spares=(), payload=0, unchecked=())
         with self._pace.stage("trace"):

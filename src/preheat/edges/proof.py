@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from preheat import activation
@@ -44,10 +45,15 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How long one package may take, in seconds, and whether GPUs are visible."""
+    """How long one package may take, in seconds, and whether GPUs are visible.
+
+    Attributes:
+        place: where what packages write goes, for as long as the proof takes; TMPDIR if None.
+    """
 
     seconds: float
     gpu: bool = False
+    place: Path | None = None
 
     def of(self, package: Package) -> float:
         """What that package may take: its own limit where it states one."""
@@ -116,7 +122,7 @@ class _Run:
         """Starts the interpreter, listens to the end, and leaves nothing running."""
         with (
             tempfile.TemporaryDirectory(
-                prefix="preheat-proof-", ignore_cleanup_errors=True
+                prefix="preheat-proof-", dir=self._limits.place, ignore_cleanup_errors=True
             ) as place,
             tempfile.TemporaryFile() as complaints,
         ):
