@@ -560,7 +560,7 @@ def test_check_and_install_package_again_for_another_version_brings_that_version
 def test_cleanup_disk_space_frees_what_dead_starts_left_and_says_how_much(
     worker: Worker, tmp_path: Path
 ) -> None:
-    staging = tmp_path / "store" / "staging" / "dead"
+    staging = tmp_path / "store" / "staging" / "0123456789ab-01234567-1-1"
     staging.mkdir(parents=True)
     (staging / "owner").touch()
     (staging / "half.bin").write_bytes(os.urandom(1 << 20))

@@ -712,7 +712,7 @@ def test_a_layer_is_never_taken_from_what_a_killed_start_left_in_staging(
     ground.write(package("good"), index=index)
     assert ground.warm().code == 0
     (layer,) = ground.layers()
-    left = ground.store / "staging" / "0123456789abcdef"
+    left = ground.store / "staging" / "0123456789ab-01234567-1-1"
     (left / "layer").mkdir(parents=True)
     (left / "owner").touch()
     (left / "layer" / "good.py").write_text("raise SystemError('half-made')\n", encoding="utf-8")

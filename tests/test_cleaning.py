@@ -665,8 +665,8 @@ def test_staging_that_is_a_link_leads_nowhere(tmp_path: Path) -> None:
     theirs = fill(tmp_path / "theirs", "f")
     store = Store(tmp_path / "store")
     store.prepare()
-    (store.root / "staging" / "link").symlink_to(theirs)
-    dead = fill(store.root / "staging" / "dead", "owner", "layer/f")
+    (store.root / "staging" / "0123456789ab-01234567-1-2").symlink_to(theirs)
+    dead = fill(store.root / "staging" / "0123456789ab-01234567-1-1", "owner", "layer/f")
     (dead / "layer" / "out").symlink_to(theirs)
     store.drop_staging()
     assert not dead.exists()
@@ -943,8 +943,8 @@ CACHES = {
     "home/.cache/uv/archive-v0/c/d": 10 * MB,
     "home/thesis.txt": 1000,
     "system/var/cache/apt/archives/gcc.deb": 5 * MB,
-    "store/staging/dead/layer/part": 3 * MB,
-    "store/staging/dead/cache/archive-v0/part": 4 * MB,
+    "store/staging/0123456789ab-01234567-1-1/layer/part": 3 * MB,
+    "store/staging/0123456789ab-01234567-1-1/cache/archive-v0/part": 4 * MB,
     "store/layers/abc/.preheat.json": 10,
     "store/verdicts/abc.json": 10,
     "extra/junk": MB,
@@ -962,7 +962,7 @@ def ground(tmp_path: Path, platform: Platform) -> Ground:
 @pytest.mark.root
 def test_bug_3_freed_bytes_are_those_that_the_filesystem_gave_back(ground: Ground) -> None:
     disk = ground.root / "disk"
-    junk = f"{disk}/store/staging/dead/cache/archive-v0"
+    junk = f"{disk}/store/staging/0123456789ab-01234567-1-1/cache/archive-v0"
     size = 5_000_000
     make = f"mkdir -p {junk} && head -c {size} /dev/zero >{junk}/f && ln {junk}/f {disk}/layer"
     more = f"{make} && head -c {size} /dev/zero >{junk}/g && chmod 755"
@@ -1017,6 +1017,9 @@ def test_cleaning_stops_as_soon_as_enough_is_free(
     expected = {"1MB": set(), "10MB": staging, "35MB": some, "900TB": everything}
     assert gone == expected[need], document
     assert done.after - done.before == document["freed"] == document["after"] - document["before"]
+    # What cannot be met is no success, and says by how much.
+    assert done.answer.code == (4 if need == "900TB" else 0)
+    assert (document["lacking"] > 0) == (need == "900TB")
     if need == "35MB":
         assert document["after"] >= 35 * MB
         assert list(document["tiers"])[-1] == "pip's cache"
@@ -1039,7 +1042,7 @@ def test_what_must_stay_stays_even_where_the_manifest_names_it(
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    "cache", ["home/.cache/pip/http-v2/a/b", "store/staging/dead/cache/a/part"]
+    "cache", ["home/.cache/pip/http-v2/a/b", "store/staging/0123456789ab-01234567-1-1/cache/a/part"]
 )
 def test_a_start_that_fits_only_after_cleaning_installs_everything(
     ground: Ground, tmp_path: Path, cache: str

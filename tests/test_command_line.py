@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def test_when_little_is_free_what_a_killed_start_left_is_cleaned_first(
     ground: Ground, index: Index
 ) -> None:
     ground.write(package("good"), index=index, space={"clean-below": "900TB", "keep-free": 0})
-    left = ground.store / "staging" / "dead" / "cache" / "archive-v0"
+    left = ground.store / "staging" / "0123456789ab-01234567-1-1" / "cache" / "archive-v0"
     left.mkdir(parents=True)
     (left / "junk").write_bytes(b"x" * 100_000)
     answer = ground.warm()
@@ -169,3 +170,18 @@ def test_the_report_counts_the_starts_and_says_how_the_last_one_went(
     counted = ground.run("report", "--json").document["history"]
     assert counted == {"starts": 2, "ready": 2, "warm": 1}
     assert "the last one was warm" in ground.run("report").stdout
+
+
+def test_an_empty_store_option_is_wrong_usage_and_not_the_working_directory(ground: Ground) -> None:
+    command = [sys.executable, "-m", "preheat", "clean", "--store", ""]
+    answer = finished(command, ground.surroundings())
+    assert answer.code == 2
+    assert "it is empty" in answer.stderr
+
+
+def test_status_knows_that_a_setting_on_the_command_line_makes_a_start_cold(
+    ground: Ground,
+) -> None:
+    ground.write(package("absent", imports=["os"]), index={"url": "http://127.0.0.1:9/simple"})
+    answer = ground.run("status", "--json", "--set", "space.keep-free=1MB")
+    assert "--set" in answer.document["why_cold"]

@@ -314,9 +314,9 @@ def make_habitat(root: Path) -> None:
         install_tree(BY_NAME["alpha"], place / "layer")
         store.publish(place / "layer", FACTS_OF_ALPHA)
     for name in (
-        "store/staging/dead/owner",
-        "store/staging/dead/layer/half.py",
-        "store/staging/dead/cache/archive-v0/part",
+        "store/staging/0123456789ab-01234567-1-1/owner",
+        "store/staging/0123456789ab-01234567-1-1/layer/half.py",
+        "store/staging/0123456789ab-01234567-1-1/cache/archive-v0/part",
         "home/.cache/pip/http-v2/a/b",
         "home/.cache/uv/archive-v0/c",
         "home/thesis.txt",

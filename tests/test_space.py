@@ -137,7 +137,7 @@ def test_what_was_stopped_is_planned_again_after_cleaning(small: Small) -> None:
     small.write(package("fat"), **{"keep-free": 10 * MB})
     start = small.warm()
     # What eats the disk is a dead start's: that can go, and then there is room again.
-    eat(small, start, small.disk / "store" / "staging" / "dead" / "file")
+    eat(small, start, small.disk / "store" / "staging" / "0123456789ab-01234567-1-1" / "file")
     found, said = small.finished(start)
     assert "short-of-space" in said
     assert found["fat"]["status"] == "installed", found["fat"]["reason"]

@@ -285,9 +285,30 @@ def test_our_own_staging_is_not_taken_for_a_dead_ones(store: Store) -> None:
 
 
 def test_staging_without_a_lease_is_a_dead_ones(store: Store) -> None:
-    place = store.root / "staging" / "left"
+    place = store.root / "staging" / "0123456789ab-01234567-1-1"
     place.mkdir()
     assert store.unreferenced_staging() == (place,)
+
+
+def test_what_is_not_named_as_a_lease_is_nobodys_staging_and_stays(store: Store) -> None:
+    for part in ("staging/mydata", "staging/0123456789ab-notes", "leases/notes.txt"):
+        (store.root / part).mkdir()
+    assert store.unreferenced_staging() == ()
+    store.drop_staging()
+    assert names(store.root / "staging") == {"mydata", "0123456789ab-notes"}
+    assert names(store.root / "leases") == {"notes.txt"}
+
+
+def test_a_directory_with_something_else_in_it_does_not_become_a_store(tmp_path: Path) -> None:
+    (tmp_path / "staging-of-mine").mkdir()
+    with pytest.raises(StoreError, match="no store of preheat"):
+        Store(tmp_path).prepare()
+    assert names(tmp_path) == {"staging-of-mine"}
+    volume = tmp_path / "volume"
+    (volume / "lost+found").mkdir(parents=True)
+    (volume / ".trash").mkdir()
+    Store(volume).prepare()
+    Store(volume).prepare()
 
 
 # -- the engine's cache --------------------------------------------------------------------------
@@ -321,7 +342,7 @@ def test_a_cache_that_is_a_link_or_empty_is_not_taken_over(store: Store, tmp_pat
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "file").touch()
-    dead = store.root / "staging" / "dead"
+    dead = store.root / "staging" / "0123456789ab-01234567-1-1"
     dead.mkdir()
     with store.begin() as staging:
         assert not staging.adopt_cache(dead)

@@ -36,7 +36,7 @@ from preheat.cli_options import (
     size_of,
     stated,
 )
-from preheat.words.errors import PlatformError, RequiredPackageError
+from preheat.words.errors import PlatformError, RequiredPackageError, StoreError
 
 if TYPE_CHECKING:
     from preheat.words.plan import Plan
@@ -152,6 +152,8 @@ def status(options: Options) -> None:
     file = manifest_of(options)
     settings = read_settings(read_manifest(file), stated(options, {}))
     _, why_cold = _pointer(options)
+    if options.settings:
+        why_cold = "settings are stated by --set, which only a cold start looks at"
     rows = settings.rows()
     if options.as_json:
         print_json(
@@ -198,7 +200,10 @@ def lock(options: Options) -> None:
 @click.option("--need", metavar="SIZE", help="Stop when that much is free: --need 3GB.")
 @common
 def clean(options: Options, dry_run: bool, need: str | None) -> None:
-    """Free leftovers and caches, the cheapest loss first."""
+    """Free leftovers and caches, the cheapest loss first.
+
+    Exit status 4 where --need cannot be met; what could go has gone then.
+    """
     from preheat.edges.cleaning import Cleaner
     from preheat.edges.probe import ask_interpreter
     from preheat.edges.store import Store
@@ -222,7 +227,8 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
         else:
             show_estimates(found)
         return
-    freed = cleaner.until_free(size_of(need)) if need else cleaner.clean()
+    wanted = size_of(need) if need else 0
+    freed = cleaner.until_free(wanted) if need else cleaner.clean()
     if options.as_json:
         print_json(
             {
@@ -230,10 +236,19 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
                 "tiers": dict(freed.tiers),
                 "before": freed.before,
                 "after": freed.after,
+                "lacking": freed.lacks(wanted),
             }
         )
     else:
         show_freed(freed)
+    if freed.lacks(wanted) and options.as_json:
+        sys.exit(StoreError.exit_status)
+    if freed.lacks(wanted):
+        raise StoreError(
+            f"{need} are wanted on the filesystem of {settings.store}, and "
+            f"{freed.after / 1e6:,.1f} MB are free: nothing more can be given up",
+            hint="name caches of your own in [space] clean, or take a larger volume",
+        )
 
 
 @main.command()

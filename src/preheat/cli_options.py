@@ -56,7 +56,26 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-_FILE = click.Path(path_type=Path)
+class _Named(click.Path):
+    """A path that says something: an unset variable in a script is no place."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        """The path.
+
+        Raises:
+            click.BadParameter: it is empty.
+        """
+        if not os.fspath(value):
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FILE = _Named(path_type=Path)
 _PARAMETERS = (
     click.option("--manifest", type=_FILE, envvar="PREHEAT_MANIFEST", help="The manifest's file."),
     click.option("--store", type=_FILE, help="Where layers are kept."),

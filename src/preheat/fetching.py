@@ -139,8 +139,13 @@ class Ahead:
         Raises:
             InstallError, StoreError, OSError: fetching it failed so.
         """
-        fetch = self._fetches.pop(step.layer, None)
-        return None if fetch is None else fetch.result()
+        fetch = self._fetches.get(step.layer)
+        if fetch is None:
+            return None
+        # Whoever is interrupted here leaves it to `drop`.
+        wait([fetch])
+        del self._fetches[step.layer]
+        return fetch.result()
 
     def drop(self) -> None:
         """Ends what goes on, and removes what nobody has taken."""

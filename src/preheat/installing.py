@@ -216,6 +216,11 @@ class Installer:
                 reason=proof.reason.replace(here, ""),
                 trace=proof.trace.replace(here, ""),
             )
+        if proof.unwritten:
+            # A layer without a part of its bytecode would be slow for ever, and say nothing of it.
+            raise InstallError(
+                f"bytecode was not written whole: {proof.unwritten}", passing=True, full=True
+            )
         self.decided.refuse_changed_platform()
         measured = staged.measure(target)
         outcome.actual = measured.disk

@@ -85,6 +85,14 @@ def _new_name() -> str:
     return f"{os.urandom(6).hex()}-{machine_number(machine)}-{process.replace(':', '-')}"
 
 
+def is_ours(name: str) -> bool:
+    """Whether a name is one that a lease was given: nothing else in a store is ours to remove."""
+    parts = name.split("-")
+    shape = [len(part) for part in parts[:2]]
+    known = set("0123456789abcdef-")
+    return len(parts) > 2 and shape == [12, 8] and known.issuperset(name)
+
+
 def machine_number(machine: str) -> str:
     """A machine in eight characters."""
     import binascii

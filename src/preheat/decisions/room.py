@@ -127,7 +127,7 @@ class Room:
                 return (
                     f"does not fit on {need.path}: with it {_mb(need.bytes)} are needed, and "
                     f"{_mb(max(0, need.free - need.reserve))} can be taken "
-                    f"({_mb(need.free)} free, {_mb(need.reserve)} stay free)"
+                    f"({_mb(need.free)} free, {_mb(need.reserve)} stay free by space.keep-free)"
                 )
             left = self.inodes(need)
             if left is not None and need.inodes > left:

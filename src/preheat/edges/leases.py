@@ -96,8 +96,7 @@ class Leases:
     def _all(self) -> list[str]:
         try:
             names = os.listdir(self._directory)
-            # A trial of the locks may be under way.
-            return sorted(name for name in names if not name.startswith("."))
+            return sorted(name for name in names if lease.is_ours(name))
         except OSError:
             return []
 

@@ -205,7 +205,12 @@ class _Run:
                 trace=answer.get("trace", ""),
             )
         elif state == "proved":
-            self.proofs[name] = Proof(package=name, ok=True, seconds=self._spent.get(name, 0.0))
+            self.proofs[name] = Proof(
+                package=name,
+                ok=True,
+                seconds=self._spent.get(name, 0.0),
+                unwritten=answer["unwritten"],
+            )
         return bool(state == "finished")
 
     def _death(self, status: int | None, complaints: IO[bytes], *, late: bool) -> Proof:

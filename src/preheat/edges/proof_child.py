@@ -34,8 +34,10 @@ def main(activate: "Callable[..., object]") -> None:
         answers.write(json.dumps(answer) + "\n")
 
     opened = _trace(task["layers"]) if task["traced"] else None
+    unwritten: list[str] = []
     if task["kept"]:
-        _keep_bytecode(*task["kept"])
+        staged, final = task["kept"]
+        _keep_bytecode(staged, final, unwritten)
     activate(task["layers"], task["sites"], task["hooked"])
     sys.path[:] = [place for place in sys.path if place]
     for package in task["packages"]:
@@ -52,7 +54,7 @@ def main(activate: "Callable[..., object]") -> None:
                 break
             say(package=name, what=what, state="done", seconds=time.perf_counter() - begin)
         else:
-            say(package=name, state="proved")
+            say(package=name, state="proved", unwritten="".join(unwritten[:1]))
     if opened is not None:
         say(state="opened", paths=sorted(opened | _mapped(task["layers"])))
     say(state="finished")
@@ -85,8 +87,10 @@ def _mapped(layers: "list[str]") -> "set[str]":
     return set()
 
 
-def _keep_bytecode(layer: str, final: str) -> None:
+def _keep_bytecode(layer: str, final: str, unwritten: "list[str]") -> None:
     """Writes the bytecode of what is imported from a layer, as for the place where it will lie.
+
+    What cannot be written is noted; the imports work without.
 
     Unchecked hashes (PEP 552): valid wherever the files are copied, and no stat at import.
     """
@@ -96,7 +100,10 @@ def _keep_bytecode(layer: str, final: str) -> None:
             path = self.get_filename(fullname)
             source = self.get_data(path)
             code = self.source_to_code(source, path)
-            _write_bytecode(source, path, _moved(code, path, final + path[len(layer) :]))
+            try:
+                _write_bytecode(source, path, _moved(code, path, final + path[len(layer) :]))
+            except OSError as error:
+                unwritten.append(error.strerror or str(error))
             return code
 
     machinery = importlib.machinery
@@ -119,15 +126,15 @@ def _write_bytecode(source: bytes, path: str, code: "CodeType") -> None:
     target = importlib.util.cache_from_source(path)
     staged = f"{target}.{os.getpid()}"
     head = importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
     try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(staged, "wb") as file:
             file.write(head + marshal.dumps(code))
         os.replace(staged, target)
     except OSError:
-        # Imports work without it.
         with contextlib.suppress(OSError):
             os.unlink(staged)
+        raise
 
 
 def _moved(code: "CodeType", here: str, there: str) -> "CodeType":

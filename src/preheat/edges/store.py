@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from preheat import lease
 from preheat.edges.claims import Claims
 from preheat.edges.deletion import erase
 from preheat.edges.disk import (
@@ -175,6 +176,7 @@ class Store:
         Raises:
             StoreError: it cannot be written.
         """
+        self._refuse_what_is_none()
         try:
             for name in _DIRECTORIES:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -182,6 +184,19 @@ class Store:
             raise unwritable(self.root, error) from error
         for name in ("", "calls", *_DIRECTORIES):
             drop_abandoned(self.root / name)
+
+    def _refuse_what_is_none(self) -> None:
+        """A directory of something else does not become a store."""
+        try:
+            names = {name for name in os.listdir(self.root) if not name.startswith(".")}
+        except OSError:
+            return
+        names -= {"lost+found"}
+        if names and not names.intersection((*_DIRECTORIES, "calls", "history.jsonl")):
+            raise StoreError(
+                f"{self.root} is not empty, and no store of preheat",
+                hint=f"name a directory of its own: {self.root / 'preheat'}",
+            )
 
     def layers(self) -> frozenset[str]:
         """Digests of the published layers; one that lost its facts counts as absent."""
@@ -294,7 +309,8 @@ class Store:
             places = sorted((self.root / "staging").iterdir())
         except OSError:
             return ()
-        return tuple(place for place in places if not self.leases.lives(place.name))
+        ours = (place for place in places if lease.is_ours(place.name))
+        return tuple(place for place in ours if not self.leases.lives(place.name))
 
     def drop_staging(self) -> None:
         """Removes it, and the leases of the dead."""

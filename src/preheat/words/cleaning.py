@@ -61,6 +61,10 @@ class Freed:
     before: int
     after: int
 
+    def lacks(self, need: int) -> int:
+        """Bytes that are missing of a need all the same."""
+        return max(0, need - self.after)
+
     @property
     def bytes(self) -> int:
         """All of it together."""

@@ -14,6 +14,7 @@ class Proof:
         reason: otherwise, what failed and how, in a sentence.
         seconds: what its imports and check took.
         trace: the traceback, for ``--verbose``.
+        unwritten: why bytecode that was to be kept could not be written; empty where it was.
     """
 
     package: str
@@ -21,3 +22,4 @@ class Proof:
     reason: str = ""
     seconds: float = 0.0
     trace: str = ""
+    unwritten: str = ""
