@@ -185,3 +185,17 @@ def test_status_knows_that_a_setting_on_the_command_line_makes_a_start_cold(
     ground.write(package("absent", imports=["os"]), index={"url": "http://127.0.0.1:9/simple"})
     answer = ground.run("status", "--json", "--set", "space.keep-free=1MB")
     assert "--set" in answer.document["why_cold"]
+
+
+def test_a_working_directory_that_was_removed_takes_no_command_down(
+    ground: Ground, index: Index
+) -> None:
+    ground.write(package("good"), index=index)
+    gone = ground.root / "gone"
+    gone.mkdir()
+    inside = ["/bin/sh", "-c", f'cd {gone} && rmdir {gone} && exec "$@"', "sh"]
+    for words in (["warm"], ["warm"], ["doctor"], ["status"]):
+        gone.mkdir(exist_ok=True)
+        answer = finished([*inside, *ground.command(*words)], ground.surroundings())
+        assert "Traceback" not in answer.stderr
+        assert answer.code == 0, answer.stderr

@@ -92,13 +92,18 @@ _PARAMETERS = (
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Any setting of the manifest: --set space.keep-free=2GB.",
+        help="Any setting of the manifest: --set space.keep-free=2GB. Makes the start a cold one.",
     ),
     click.option("-v", "--verbose", count=True, help="Show tracebacks and the solver's words."),
 )
 
 
 def _guarded(options: Options, work: Callable[[], None]) -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # It was removed under us: paths from it lead nowhere, and all others still count.
+        os.chdir("/")
     try:
         work()
     except PreheatError as error:

@@ -153,7 +153,9 @@ class Locks:
         """The last good layers serve while the index is silent."""
         found = best_lock(question.packages, question.platform, self._older(question))
         lock, missing = found or (_EMPTY, question.packages)
-        reason = f"{why}, and the store has no earlier resolution of it"
+        named = self.order.settings.index.url
+        where = f" ({redact(named)})" if named else ""
+        reason = f"{why}{where}, and the store has no earlier resolution of it"
         if self.order.settings.offline:
             reason = "offline, and neither the platform nor the store has it"
         return Answer(
