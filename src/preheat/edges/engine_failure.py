@@ -13,7 +13,9 @@ _UNREACHABLE = re.compile(
     r"401 Unauthorized",
     re.IGNORECASE,
 )
-_SILENT = re.compile(r"timed? ?out|Could not connect|dns error|network is disabled", re.IGNORECASE)
+_SILENT = re.compile(
+    r"timed? ?out|Could not connect|tcp connect error|dns error|network is disabled", re.IGNORECASE
+)
 # The server has answered, and would say the same again; or a build said it, of its own network.
 _FINAL = re.compile(
     r"HTTP status client error \((?!408|429)|401 Unauthorized|network is disabled|"
