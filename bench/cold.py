@@ -133,7 +133,7 @@ def start_preheat(place: Place, goods: Mapping[str, str]) -> Sequence[Sequence[s
     tables = (
         {"name": name, "requires": [name], "imports": [module]} for name, module in goods.items()
     )
-    manifest = ground.write_manifest(place.root / "preheat.toml", tables)
+    manifest = ground.write_manifest(place.root / "preheat.toml", tables, compile="imported")
     options = ("--manifest", str(manifest), "--store", str(place.root / "store"))
     command = (sys.executable, "-m", "preheat", "run", *options, "--python", str(place.python))
     return ((*command, "--", *_imports(place, goods)),)

@@ -210,6 +210,7 @@ def _start_naive(place: Place, goods: Goods, thresholds: tuple[int, int]) -> End
 
 def _manifest(place: Place, goods: Goods) -> dict[str, object]:
     return {
+        "compile": "imported",
         "space": {"keep-free": goods.keep_free},
         "index": {"url": place.index},
         "package": [

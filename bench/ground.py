@@ -47,10 +47,12 @@ def surroundings(**more: str) -> dict[str, str]:
     return {**clean, **more}
 
 
-def write_manifest(file: Path, packages: Iterable[Mapping[str, object]]) -> Path:
-    """Write those tables as a manifest."""
+def write_manifest(
+    file: Path, packages: Iterable[Mapping[str, object]], **settings: object
+) -> Path:
+    """Write those tables and settings as a manifest."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(tomli_w.dumps({"package": list(packages)}), encoding="utf-8")
+    file.write_text(tomli_w.dumps({**settings, "package": list(packages)}), encoding="utf-8")
     return file
 
 

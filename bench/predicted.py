@@ -16,8 +16,7 @@ def measure() -> None:
     shutil.rmtree(store, ignore_errors=True)
     manifest = ground.write_manifest(store.parent / "preheat.toml", tables(EXCLUDES))
     options = ("--manifest", str(manifest), "--store", str(store), "--python", str(python))
-    # A start compiles what is imported; what is predicted is the bytecode of every module.
-    packages = ground.preheat("warm", *options, "--set", "compile=all")["packages"]
+    packages = ground.preheat("warm", *options)["packages"]
     if not isinstance(packages, list):
         raise SystemExit("the report has no packages")
     made = [package for package in packages if package["status"] == "installed"]

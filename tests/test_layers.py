@@ -468,7 +468,7 @@ def weighed(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platfo
         project("heavy-both", files=both),
     )
     worker = Worker(place=tmp_path_factory.mktemp("weighed"), platform=bare, index=index)
-    worker.write([entry(name) for name in HEAVY], compile="all")
+    worker.write([entry(name) for name in HEAVY])
     return worker.warm()
 
 
@@ -512,7 +512,7 @@ def test_only_what_a_proof_imports_has_bytecode_and_it_names_the_final_place(
 ) -> None:
     assert weighed.exit == 0
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("heavy-code", imports=["heavy_code.json"])])
+    worker.write([entry("heavy-code", imports=["heavy_code.json"])], compile="imported")
     started = worker.warm()
     layer = started.layer("heavy-code")
     found = {file.relative_to(layer): file for file in layer.rglob("*.pyc")}

@@ -89,7 +89,7 @@ class Step:
     files: int = 0
     directories: int = 0
     exact: bool = True
-    bytecode: str = "imported"
+    bytecode: str = "all"
     shadows: tuple[Shadow, ...] = ()
     over: tuple[str, ...] = ()
     wanted: bool = True
