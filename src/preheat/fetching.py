@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -109,7 +110,8 @@ class Ahead:
         self._fetcher = fetcher
         self._staging = staging
         self._pool: ThreadPoolExecutor | None = None
-        self._fetches: dict[str, Future[Fetched | None]] = {}
+        self._left: deque[Step] = deque()
+        self._fetches: dict[str, tuple[Future[Fetched], contextlib.ExitStack]] = {}
 
     def __enter__(self) -> Ahead:
         return self
@@ -121,6 +123,8 @@ class Ahead:
         trace: TracebackType | None,
     ) -> None:
         self.drop()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     @property
     def begun(self) -> bool:
@@ -130,8 +134,8 @@ class Ahead:
     def begin(self, steps: Iterable[Step]) -> None:
         """Fetches them, a few at a time, the first ones first; once in its life."""
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="preheat-fetch")
-        for step in steps:
-            self._fetches[step.layer] = self._pool.submit(self._fetch, step)
+        self._left.extend(steps)
+        self._go_on()
 
     def take(self, step: Step) -> Fetched | None:
         """What was fetched for that step; whoever takes it closes ``held``. None if nothing was.
@@ -139,40 +143,55 @@ class Ahead:
         Raises:
             InstallError, StoreError, OSError: fetching it failed so.
         """
-        fetch = self._fetches.get(step.layer)
-        if fetch is None:
+        if step.layer not in self._fetches:
             return None
+        fetch, _ = self._fetches[step.layer]
         # Whoever is interrupted here leaves it to `drop`.
         wait([fetch])
         del self._fetches[step.layer]
+        self._go_on()
         return fetch.result()
 
     def drop(self) -> None:
         """Ends what goes on, and removes what nobody has taken."""
+        self._left.clear()
         left = tuple(self._fetches.values())
         self._fetches.clear()
-        for fetch in left:
+        for fetch, _ in left:
             fetch.cancel()
         stopped = InstallError("it is no longer planned so", passing=True)
-        while wait(left, timeout=0.02).not_done:
+        while wait([fetch for fetch, _ in left], timeout=0.02).not_done:
             self._fetcher.decided.engine.interrupt(stopped)
-        for fetch in left:
-            if not fetch.cancelled() and fetch.exception() is None:
-                fetched = fetch.result()
-                if fetched is not None:
-                    fetched.held.close()
+        for _, held in left:
+            held.close()
 
-    def _fetch(self, step: Step) -> Fetched | None:
-        """None where another start is making it, or has made it."""
-        seconds: dict[str, float] = {}
-        with contextlib.ExitStack() as held:
+    def _go_on(self) -> None:
+        """Claims the next ones in order, as far as nobody else is making one of them.
+
+        So whoever has to wait for another start holds nothing that a third may wait for.
+        """
+        while self._pool is not None and self._left and len(self._fetches) < _AT_ONCE:
+            step = self._left.popleft()
+            if step.layer in available(self._fetcher.store):
+                continue
+            held = contextlib.ExitStack()
             claimed = self._staging.claims.claimed(step.layer, lambda seconds: False)
-            if not held.enter_context(claimed) or step.layer in available(self._fetcher.store):
-                return None
+            if not held.enter_context(claimed):
+                held.close()
+                self._left.clear()
+                return
+            self._fetches[step.layer] = self._pool.submit(self._fetch, step, held), held
+
+    def _fetch(self, step: Step, held: contextlib.ExitStack) -> Fetched:
+        seconds: dict[str, float] = {}
+        try:
             directory = self._staging.directory(f"layer-{step.layer[:16]}")
             place = held.enter_context(directory)
             with self._fetcher.pace.part("install", step.package.name, seconds):
                 scripts = self._fetcher.fetch(step, place)
                 # What is on its way to the disk by now need not be waited for later.
                 sync_filesystem(place)
-            return Fetched(place=place, scripts=scripts, seconds=seconds, held=held.pop_all())
+        except BaseException:
+            held.close()
+            raise
+        return Fetched(place=place, scripts=scripts, seconds=seconds, held=held)
