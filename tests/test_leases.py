@@ -22,6 +22,9 @@ from preheat.edges.leases import EVERYTHING, Leases, locks_work
 from preheat.edges.store import FACTS, LayerFacts, Store
 
 HOUR = 3600.0
+# Named as leases are; of another machine.
+FAR = "0123456789ab-01234567-7-77"
+YOUNG = "0123456789ab-01234567-1-1"
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -135,14 +138,14 @@ def test_another_process_with_the_same_number_is_not_the_holder(tmp_path: Path) 
 
 
 def test_a_holder_on_another_machine_lives_as_long_as_it_renews(tmp_path: Path) -> None:
-    file = tmp_path / "far"
+    file = tmp_path / FAR
     file.write_text("another-boot/pid:[1]\n7:77\n60.0\na", encoding="utf-8")
     found = Leases(tmp_path)
-    assert found.lives("far")
+    assert found.lives(FAR)
     assert found.names() == {"a"}
     old = time.time() - 61
     os.utime(file, (old, old))
-    assert not found.lives("far")
+    assert not found.lives(FAR)
     assert found.names() == frozenset()
 
 
@@ -197,10 +200,10 @@ def test_who_hangs_lives_and_does_not_go_on(tmp_path: Path) -> None:
 
 
 def test_a_lease_that_is_just_being_written_holds_everything(tmp_path: Path) -> None:
-    (tmp_path / "young").touch()
+    (tmp_path / YOUNG).touch()
     assert Leases(tmp_path).names() == {EVERYTHING}
     old = time.time() - 2 * HOUR
-    os.utime(tmp_path / "young", (old, old))
+    os.utime(tmp_path / YOUNG, (old, old))
     assert Leases(tmp_path).names() == frozenset()
 
 
