@@ -109,7 +109,7 @@ def test_nothing_of_a_relay_is_left() -> None:
 
 
 def test_a_transfer_that_stalls_goes_on_where_it_stopped(ground: Ground, index: Index) -> None:
-    ground.write(package("big"), package("small"), index=index, index_timeout="1s")
+    ground.write(package("big"), package("small"), index=index, index_timeout="2s")
     index.stall("/files/big*.whl", times=6)
     answer = ground.warm()
     assert answer.status("big") == "installed", answer.reason("big")
