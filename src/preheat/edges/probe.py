@@ -18,9 +18,10 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from preheat.edges import inventory
+from preheat.edges.nvml import read_accelerator
 from preheat.edges.surroundings import without_layers
 from preheat.words.errors import PlatformError
-from preheat.words.platform import Accelerator, Gpu, Interpreter, Platform, Torch, Volume
+from preheat.words.platform import Accelerator, Interpreter, Platform, Torch, Volume
 
 # Runs in the platform's interpreter, which may not have preheat: standard library only.
 # It imports nothing that an interpreter has not loaded: the answer is Python's own spelling.
@@ -197,38 +198,6 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
         for target in targets:
             if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
                 yield target.id, value.value
-
-
-def read_accelerator() -> Accelerator:
-    """Driver and devices from NVML, which comes with the driver; no CUDA context is made."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return Accelerator()
-    try:
-        gpus = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
-            gpus.append(
-                Gpu(
-                    name=str(pynvml.nvmlDeviceGetName(device)),
-                    compute_capability=f"{major}.{minor}",
-                    memory=int(pynvml.nvmlDeviceGetMemoryInfo(device).total),
-                )
-            )
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion()
-        return Accelerator(
-            driver=str(pynvml.nvmlSystemGetDriverVersion()),
-            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
-            gpus=tuple(gpus),
-        )
-    except pynvml.NVMLError:
-        return Accelerator()
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, ...]:

@@ -83,7 +83,10 @@ class Interpreter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One CUDA device. ``compute_capability`` as NVIDIA writes it, ``9.0``; memory in bytes."""
+    """One CUDA device. ``compute_capability`` as NVIDIA writes it, ``9.0``; memory in bytes.
+
+    Memory is 0 where a device has none of its own.
+    """
 
     name: str
     compute_capability: str
