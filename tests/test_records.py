@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from preheat.edges import records
+from preheat.edges import comparing, records
 
 
 @pytest.fixture
@@ -33,20 +34,34 @@ def crowd(tmp_path: Path) -> tuple[str, list[str]]:
 
 
 def _missing(location: str, names: list[str]) -> records.Missing:
-    with records.compared(location, names) as answer:
+    with comparing.compared(location, names) as answer:
         return answer()
+
+
+def _noted(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that are begun from here on."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[call-overload]
+            begun.append(self)
+
+    monkeypatch.setattr("subprocess.Popen", Noted)
+    return begun
 
 
 def test_what_is_missing_is_found_by_several_processes_as_by_one(
     crowd: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location, names = crowd
+    begun = _noted(monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     alone = _missing(location, names)
-    assert len(records._shares(location, names)) == 1
+    assert not begun
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-    assert len(records._shares(location, names)) == 3
     together = _missing(location, names)
+    assert len(begun) == 2
     assert together == alone
     long = "long" * 20
     assert {name: rows for name, rows in together.items() if rows} == {
@@ -64,20 +79,30 @@ def test_a_helper_that_cannot_help_costs_time_only(
     assert sum(bool(rows) for rows in _missing(location, names).values()) == 3
 
 
+def test_what_a_helper_drew_and_did_not_live_to_tell_is_compared_again(
+    crowd: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    location, names = crowd
+    thief = tmp_path / "thief"
+    thief.write_text(f"#!{sys.executable}\nimport os, sys\nos.read(int(sys.argv[5]), 100)\n")
+    thief.chmod(0o755)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("sys.executable", str(thief))
+    begun = _noted(monkeypatch)
+    with comparing.compared(location, names) as answer:
+        begun[0].wait(timeout=30)
+        found = answer()
+    assert set(found) == set(names)
+    assert sum(bool(rows) for rows in found.values()) == 3
+
+
 def test_no_helper_is_left_when_the_caller_fails(
     crowd: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location, names = crowd
-    begun: list[subprocess.Popen[bytes]] = []
-
-    class Noted(subprocess.Popen[bytes]):
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **options)  # type: ignore[call-overload]
-            begun.append(self)
-
+    begun = _noted(monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr("subprocess.Popen", Noted)
-    with pytest.raises(KeyboardInterrupt), records.compared(location, names):
+    with pytest.raises(KeyboardInterrupt), comparing.compared(location, names):
         raise KeyboardInterrupt
     assert len(begun) == 1
     assert begun[0].returncode is not None
@@ -97,3 +122,15 @@ def test_quoted_rows_name_files_with_commas_and_quotes(tmp_path: Path) -> None:
     (tmp_path / 'a,"b".py').touch()
     (info / "RECORD").write_text('"a,""b"".py",,0\n"c,d.py",,0\n')
     assert _missing(str(tmp_path), [info.name]) == {info.name: ["c,d.py"]}
+
+
+def test_a_broken_link_is_there_and_an_absolute_row_is_not_looked_at(tmp_path: Path) -> None:
+    info = tmp_path / "odd-1.dist-info"
+    info.mkdir()
+    (tmp_path / "link.py").symlink_to("nowhere")
+    (info / "RECORD").write_text("link.py,,\n/usr/bin/nowhere-at-all,,\n")
+    assert _missing(str(tmp_path), [info.name]) == {info.name: []}
+
+
+def test_a_directory_that_went_meanwhile_tells_of_nobodys_files(tmp_path: Path) -> None:
+    assert _missing(str(tmp_path / "gone"), ["a-1.dist-info"]) == {"a-1.dist-info": None}

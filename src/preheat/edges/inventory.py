@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from preheat.decisions.identity import digest
 from preheat.edges import records
+from preheat.edges.comparing import compared
 from preheat.edges.disk import temporary_name
 from preheat.words.platform import Distribution, RecordState
 
@@ -213,7 +214,7 @@ def _in_directory(location: str) -> Iterator[Distribution]:
     except OSError:
         return
     infos = [entry for entry in entries if entry.endswith(".dist-info")]
-    with records.compared(location, infos) as answer:
+    with compared(location, infos) as answer:
         metadata = {
             name: _read_metadata(os.path.join(location, name, "METADATA")) for name in infos
         }

@@ -1,50 +1,24 @@
 """RECORD files against the files that are there (PEP 376, PEP 627).
 
-An image's files are tens of thousands, and one listing for each of their directories is what it
-costs to know them all. Threads would take turns at the interpreter's lock for every name that a
-listing yields, so helpers are processes: this file stands alone and runs as one, too.
+This file stands alone and runs as a process of its own, too: see comparing. It imports what an
+interpreter has loaded already, since a helper's start is time that the caller waits.
 """
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 # Metadata directory to the rows whose file is missing; None where there is no RECORD.
 Missing = dict[str, "list[str] | None"]
 
-# Below that, a process costs more than it takes over: bytes of RECORD files, about 80 a row.
-_WORTH_A_PROCESS = 300_000
-_MOST_PROCESSES = 8
-# Up to that many names, a stat for each costs less than a listing.
-_FEW = 3
-
-
-@contextlib.contextmanager
-def compared(location: str, names: Sequence[str]) -> Iterator[Callable[[], Missing]]:
-    """Compares the RECORD of each metadata directory with the files; yields how to get the answer.
-
-    Until the answer is asked for, the caller has time for other work.
-
-    Args:
-        location: the site directory.
-        names: the ``.dist-info`` directories in it.
-    """
-    own, *shares = _shares(location, names)
-    with contextlib.ExitStack() as helpers:
-        answers = [helpers.enter_context(_helper(location, share)) for share in shares]
-
-        def answer() -> Missing:
-            found = _compare(location, own)
-            for share, process in zip(shares, answers, strict=True):
-                found.update(_received(process) or _compare(location, share))
-            return found
-
-        yield answer
+# Up to that many names, a look for each costs less than a listing.
+_FEW = 4
 
 
 def lines(file: str) -> list[bytes] | None:
@@ -65,22 +39,63 @@ def path_of(row: bytes) -> bytes:
     return os.fsencode(next(csv.reader([os.fsdecode(row)]))[0])
 
 
-def _compare(location: str, names: Sequence[str]) -> Missing:
-    found: Missing = {}
-    base = os.fsencode(location) + b"/"
-    for name in names:
-        rows = lines(os.path.join(location, name, "RECORD"))
-        found[name] = None if rows is None else list(_absent(base, rows))
-    return found
-
-
-def _absent(base: bytes, rows: Sequence[bytes]) -> Iterator[str]:
-    """Rows whose file is not there, told by one listing for each directory.
+def compare(location: str, names: Iterable[str]) -> Missing:
+    """The rows of each metadata directory's RECORD whose file is not there.
 
     Scripts outside the site directory do not decide whether an import works, and bytecode does
     not either.
     """
-    wanted: dict[bytes, list[bytes]] = {}
+    found: Missing = {}
+    try:
+        site = os.open(location, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return dict.fromkeys(names)
+    try:
+        for name in names:
+            rows = lines(os.path.join(location, name, "RECORD"))
+            found[name] = None if rows is None else _absent(os.fsencode(location), site, rows)
+    finally:
+        os.close(site)
+    return found
+
+
+def drawn(shares: list[list[str]], lots: int) -> Iterator[str]:
+    """Names of the shares whose number is drawn next, until there are none.
+
+    Args:
+        shares: names, up to 256 lists.
+        lots: descriptor of a pipe that holds each number as a byte; several processes draw from it.
+    """
+    while lot := os.read(lots, 1):
+        yield from shares[lot[0]]
+
+
+def _absent(location: bytes, site: int, rows: list[bytes]) -> list[str]:
+    absent: list[str] = []
+    for parent, names in _by_directory(rows).items():
+        if parent.startswith((b"..", b"/")) or parent.endswith(b"__pycache__"):
+            continue
+        prefix = parent + b"/" if parent else b""
+        if len(names) <= _FEW:
+            gone = {
+                name
+                for name in names
+                if not os.access(prefix + name, os.F_OK, dir_fd=site, follow_symlinks=False)
+            }
+        else:
+            gone = set(names).difference(_listed(location + b"/" + parent))
+        # Most directories are whole.
+        if gone:
+            absent += [
+                os.fsdecode(prefix + name)
+                for name in sorted(gone)
+                if name and not name.endswith(b".pyc")
+            ]
+    return absent
+
+
+def _by_directory(rows: list[bytes]) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
     last: bytes | None = None
     names: list[bytes] = []
     for row in rows:
@@ -88,82 +103,18 @@ def _absent(base: bytes, rows: Sequence[bytes]) -> Iterator[str]:
         parent, _, name = path.rpartition(b"/")
         # Rows of one directory mostly follow each other.
         if parent != last:
-            last, names = parent, wanted.setdefault(parent, [])
+            last, names = parent, found.setdefault(parent, [])
         names.append(name)
-    for parent, expected in wanted.items():
-        if parent.startswith(b".."):
-            continue
-        for name in sorted(set(expected).difference(_there(base + parent, expected))):
-            if name and not name.endswith(b".pyc"):
-                yield os.fsdecode(parent + b"/" + name if parent else name)
+    return found
 
 
-def _there(directory: bytes, expected: Sequence[bytes]) -> Iterable[bytes]:
-    """Names in a directory, at least those of the expected ones that are there."""
-    if len(expected) <= _FEW:
-        return [name for name in expected if os.path.lexists(directory + b"/" + name)]
+def _listed(directory: bytes) -> list[bytes]:
     try:
         return os.listdir(directory)
     except OSError:
-        return ()
-
-
-def _shares(location: str, names: Sequence[str]) -> list[list[str]]:
-    """The names in as many parts as pay for a process; the first, our own, may be all."""
-    sizes = {name: _size(os.path.join(location, name, "RECORD")) for name in names}
-    total = sum(sizes.values())
-    parts = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)), total // _WORTH_A_PROCESS))
-    # Whoever asks has the metadata to read besides.
-    weights = [total // 10, *([0] * (parts - 1))]
-    shares: list[list[str]] = [[] for _ in range(parts)]
-    for name in sorted(sizes, key=lambda each: -sizes[each]):
-        lightest = weights.index(min(weights))
-        shares[lightest].append(name)
-        weights[lightest] += sizes[name]
-    return shares
-
-
-def _size(file: str) -> int:
-    try:
-        return os.stat(file).st_size
-    except OSError:
-        return 0
-
-
-@contextlib.contextmanager
-def _helper(location: str, share: Sequence[str]) -> Iterator[subprocess.Popen[bytes] | None]:
-    """A process that checks a share; None where none can be had."""
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        yield None
-        return
-    with process:
-        try:
-            assert process.stdin is not None  # noqa: S101  # it is a pipe
-            with contextlib.suppress(OSError), process.stdin as pipe:
-                pipe.write(marshal.dumps((location, list(share))))
-            yield process
-        except BaseException:
-            process.kill()
-            raise
-
-
-def _received(process: subprocess.Popen[bytes] | None) -> Missing | None:
-    """What a helper found; None where it found nothing out."""
-    if process is None or process.stdout is None:
-        return None
-    try:
-        answer: Missing = marshal.loads(process.stdout.read())  # noqa: S302  # our own process
-    except (OSError, EOFError, ValueError, TypeError):
-        return None
-    return answer
+        return []
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(marshal.dumps(_compare(*marshal.loads(sys.stdin.buffer.read()))))  # noqa: S302
+    place, parts = marshal.loads(sys.stdin.buffer.read())  # noqa: S302  # our own process
+    sys.stdout.buffer.write(marshal.dumps(compare(place, drawn(parts, int(sys.argv[1])))))
