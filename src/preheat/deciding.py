@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.account import Outcome
+from preheat.decisions.cuda import overridden
 from preheat.decisions.detect import Sighting, find, unmet
 from preheat.decisions.plan import Known, Planner, by_importance
 from preheat.decisions.room import Room
 from preheat.decisions.size import Measure
 from preheat.edges import inventory
 from preheat.edges.collecting import available
+from preheat.edges.cuda import read_cuda
 from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
 from preheat.edges.probe import probe, read_volumes
@@ -123,7 +126,7 @@ class Decision:
         """
         settings = self._order.settings
         with self._pace.stage("probe"):
-            platform = probe(self._order.executable, self._memory(workplace))
+            platform = self._probe(workplace)
         before: Fingerprint = {}
         if workplace.lasting:
             with self._pace.stage("fingerprint"):
@@ -179,7 +182,7 @@ class Decision:
             ResolutionError: the index does not answer.
         """
         with self._pace.stage("probe"):
-            platform = probe(self._order.executable, self._memory(workplace))
+            platform = self._probe(workplace)
         prover = Prover(self._order, self._store, self._pace, None)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
@@ -229,6 +232,12 @@ class Decision:
                     "not-importable", package=step.package.name, reason=proof.reason
                 )
         return settled, sound
+
+    def _probe(self, workplace: Workplace) -> Platform:
+        settings = self._order.settings
+        platform = probe(self._order.executable, self._memory(workplace))
+        read = read_cuda(platform, os.environ, settings.cuda.toolkit)
+        return replace(platform, cuda=overridden(read, settings.cuda, settings.sources))
 
     def _memory(self, workplace: Workplace) -> inventory.Memory:
         return inventory.Memory(place=self._store.platforms, keeps=workplace.lasting)

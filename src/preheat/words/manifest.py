@@ -57,6 +57,8 @@ from preheat.words.notation import (
     Specifier,
     Url,
     Urls,
+    Versions,
+    VersionText,
     is_module,
     nearest,
     quoted,
@@ -241,6 +243,43 @@ class Index(_Redacted):
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+class StatedCuda:
+    """`[cuda]`: what holds in place of what was read of the platform, for machines unlike this."""
+
+    driver: VersionText | None = Field(
+        default=None, description="The NVIDIA driver's version. Not stated: what the driver says."
+    )
+    runtime: VersionText | None = Field(
+        default=None,
+        description="The CUDA that torch was built for. Not stated: what its version.py says.",
+    )
+    toolkit: PathText | None = Field(
+        default=None,
+        description="The directory of the CUDA toolkit, with bin/nvcc in it. Not stated: "
+        "CUDA_HOME, CUDA_PATH, the nvcc on PATH, or else /usr/local/cuda.",
+    )
+    cudnn: VersionText | None = Field(
+        default=None,
+        description="cuDNN's version. Not stated: that of NVIDIA's wheel, or else of its header.",
+    )
+    nccl: VersionText | None = Field(
+        default=None,
+        description="NCCL's version. Not stated: that of NVIDIA's wheel, or else of its header.",
+    )
+    cxx11_abi: Flag | None = Field(
+        default=None,
+        description="Whether torch was compiled with the newer std::string of libstdc++. Not "
+        "stated: what torch's CMake file or its library says.",
+    )
+    compute_capability: Versions = Field(
+        default=(),
+        description="The compute capability of each GPU. Stated, it is also what `when` is "
+        "compared with, so that a store can be filled on a machine without a GPU. Not stated: what "
+        "the driver says.",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
     """Where a manifest came from: its file in words, that file's directory, the keys it states."""
@@ -268,6 +307,10 @@ class Manifest(_Redacted):
     )
     space: Space = Field(default_factory=Space, description="How much of the disk is left alone.")
     index: Index = Field(default_factory=Index, description="Where distributions come from.")
+    cuda: StatedCuda = Field(
+        default_factory=StatedCuda,
+        description="What holds in place of what was read of the platform's CUDA.",
+    )
     store: PathText | None = Field(
         default=None,
         description="The directory where layers are kept; ~ is the home directory, and a relative "
@@ -342,6 +385,7 @@ TABLES: Mapping[tuple[str, ...], type] = {
     ("package", "when"): Condition,
     ("space",): Space,
     ("index",): Index,
+    ("cuda",): StatedCuda,
 }
 
 _HINT = "every key is described in docs/reference/manifest.md, and for editors in the JSON Schema"
