@@ -36,6 +36,7 @@ FLOORS = {
     "preheat.render": 4,
     "preheat.progress": 4,
     "preheat.api": 4,
+    "preheat.building": 4,
     "preheat.deciding": 4,
     "preheat.resolution": 4,
     "preheat.locks": 4,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.account import Outcome
+from preheat.building import Builder, Unbuilt, with_wheels
 from preheat.decisions.cuda import overridden
 from preheat.decisions.detect import Sighting, find, unmet
 from preheat.decisions.plan import Known, Planner, by_importance
@@ -21,6 +22,7 @@ from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
 from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Staging, Store
+from preheat.edges.wheelhouse import Kept
 from preheat.edges.wheels import Reader
 from preheat.locks import Locks
 from preheat.pace import Pace
@@ -61,6 +63,7 @@ class Decided:
     Attributes:
         before: the platform's files, as they were found; nothing where nothing is published.
         unanswered: the index was silent about some packages.
+        builder: has wheels that are compiled against the platform.
         walls: what the solver said about each package that it refused.
         lock: where the store keeps the resolution; None where it keeps none.
     """
@@ -69,6 +72,7 @@ class Decided:
     before: Fingerprint
     planner: Planner
     engine: Engine
+    builder: Builder
     request: Request
     prover: Prover
     unanswered: bool
@@ -81,6 +85,24 @@ class Decided:
         planned.lasting = not step.wanted
         planned.trace = self.walls.get(step.package.name, "")
         return planned
+
+    def unbuilt(self, step: Step) -> tuple[Unbuilt, ...]:
+        """What must be built before that step can be taken."""
+        if step.action is not Action.INSTALL:
+            return ()
+        names = {each.name for each in step.distributions}
+        composition = self.planner.composition
+        sources = self.builder.sources(composition.lock, composition.packages)
+        return tuple(source for source in sources if source.locked.name in names)
+
+    def with_wheel(self, source: Unbuilt, kept: Kept, reader: Reader) -> Decided:
+        """The same with a wheel in place of its source: its size is known now."""
+        old = self.planner.composition
+        lock = with_wheels(old.lock, {source.locked.name: kept})
+        read = reader.read([each for each in lock.distributions if each.name == source.locked.name])
+        composition = replace(old, lock=lock, contents={**old.contents, **read})
+        notes = {k: v for k, v in self.planner.notes.items() if k != source.package.name}
+        return replace(self, planner=replace(self.planner, composition=composition, notes=notes))
 
     def measured_anew(self) -> Decided:
         """The same with what is free by now."""
@@ -143,6 +165,7 @@ class Decision:
             claims=workplace.staging.claims if workplace.staging else None,
         )
         answer = locks.answer(self._question(platform, left), engine)
+        resolution = answer.resolution
         for package in left:
             reason = (answer.resolution.refused | answer.unanswered).get(package.name)
             if reason:
@@ -150,11 +173,20 @@ class Decision:
         taking_part = tuple(p for p in left if p.name not in settled)
         if workplace.lasting and taking_part:
             engine.settle()
+        builder = Builder(order=self._order, store=self._store, pace=self._pace, platform=platform)
+        kept = builder.kept(resolution.lock, taking_part)
+        if kept:
+            resolution = _with_wheels(resolution, kept, self.reader)
+        unbuilt = tuple(builder.sources(resolution.lock, taking_part))
+        for name, reason in builder.refusals(unbuilt).items():
+            package = next(p for p in taking_part if p.name == name)
+            settled[name] = Step(package=package, action=Action.SKIP, reason=reason)
+        taking_part = tuple(p for p in taking_part if p.name not in settled)
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         places = {"store": settings.store, "cache": settings.store / "staging"}
         volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
         planner = Planner(
-            composition=composition(answer.resolution, taking_part, platform),
+            composition=composition(resolution, taking_part, platform),
             settled=settled,
             known=Known(layers=available(self._store), verdicts=prover.verdicts),
             room=Room(volumes=volumes, keep_free=settings.space.keep_free),
@@ -162,16 +194,20 @@ class Decision:
                 volumes[0], version=platform.interpreter.version, bytecode=settings.compile
             ),
             bytecode=settings.compile,
+            notes={
+                s.package.name: builder.note(s) for s in unbuilt if s.package.name not in settled
+            },
         )
         return Decided(
             platform=platform,
             before=before,
             planner=planner,
             engine=engine,
-            request=answer.resolution.request,
+            builder=builder,
+            request=resolution.request,
             prover=prover,
             unanswered=bool(answer.unanswered),
-            walls=answer.resolution.walls,
+            walls=resolution.walls,
             lock=answer.kept,
         )
 
@@ -263,9 +299,15 @@ class Decision:
             index=settings.index,
             timeout=settings.index_timeout,
             offline=settings.offline,
+            build_requires=_build_requires(self._packages),
             patience=patience,
         )
         return Engine(platform, source, cache=workplace.cache, scratch=workplace.scratch)
+
+    @property
+    def reader(self) -> Reader:
+        """Reads what wheels hold, and keeps no memory of those that were built here."""
+        return self._reader(remember=False)
 
     def _reader(self, *, remember: bool) -> Reader:
         settings = self._order.settings
@@ -275,6 +317,18 @@ class Decision:
             timeout=None if settings.offline else settings.index_timeout,
             remember=remember,
         )
+
+
+def _build_requires(packages: Sequence[Package]) -> tuple[str, ...]:
+    """What builds against the platform need besides it, each once."""
+    wanted = (text for p in packages if p.builds_on_platform for text in p.build_requires)
+    return tuple(dict.fromkeys(wanted))
+
+
+def _with_wheels(resolution: Resolution, wheels: Mapping[str, Kept], reader: Reader) -> Resolution:
+    lock = with_wheels(resolution.lock, wheels)
+    read = reader.read([each for each in lock.distributions if each.name in wheels])
+    return replace(resolution, lock=lock, contents={**resolution.contents, **read})
 
 
 def _sighting(package: Package, platform: Platform) -> Sighting:

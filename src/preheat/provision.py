@@ -152,12 +152,21 @@ class Provision:
         plan = self._announce(decided)
         with Ahead(self._fetcher(decided), staging) as ahead:
             if _has_room_ahead(plan, decided, staging):
-                ahead.begin(step for step in plan.steps if step.action is Action.INSTALL)
+                installs = (step for step in plan.steps if step.action is Action.INSTALL)
+                ahead.begin(step for step in installs if not decided.unbuilt(step))
             for index, package in enumerate(self._packages):
                 later = self._packages[index + 1 :]
                 while True:
                     outcome = decided.outcome(decided.planner.step(package, progress, later))
-                    self._installer(decided, staging, ahead).make_ready(outcome, progress)
+                    built = self._installer(decided, staging, ahead).with_built(
+                        outcome, progress, self._decision.reader
+                    )
+                    if built is not decided and outcome.good:
+                        seconds, decided = outcome.seconds, built
+                        outcome = decided.outcome(decided.planner.step(package, progress, later))
+                        outcome.seconds |= seconds
+                    if outcome.good:
+                        self._installer(decided, staging, ahead).make_ready(outcome, progress)
                     if not outcome.short_of_space or not tries_left:
                         break
                     tries_left -= 1

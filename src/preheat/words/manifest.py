@@ -52,6 +52,7 @@ from preheat.words.notation import (
     PathText,
     Problem,
     Requirements,
+    RequirementText,
     Several,
     Size,
     Specifier,
@@ -118,6 +119,36 @@ class Condition:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+class BuildLimits:
+    """`[package.build-limits]`: what a build against the platform may take, and does take."""
+
+    time: Limit = Field(
+        default=1800.0,
+        description="How long a build may go on. It is ended then, and not tried again until "
+        "retry-after has passed.",
+    )
+    memory: Size = Field(
+        default=5 * 10**9,
+        description="How much memory one compiler takes. As many run at once as there is memory "
+        "for; where there is not enough for one, nothing is built.",
+    )
+    disk: Size = Field(
+        default=2 * 10**9,
+        description="How much of the store's disk a build takes while it goes on.",
+    )
+    cpu_time: Limit | None = Field(
+        default=None,
+        description="How long one processor would build for one GPU architecture, if that is "
+        "known: a build that cannot end in `time` is then not begun.",
+    )
+    cuda: Flag = Field(
+        default=True,
+        description="Whether it compiles CUDA where torch has it: then it needs the nvcc of "
+        "torch's CUDA, and is compiled for the GPUs that are here.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=_CONFIG)
 class Package(_Redacted):
     """`[[package]]`: something that the worker wants to import, and what it takes to get it."""
@@ -165,6 +196,17 @@ class Package(_Redacted):
         "stated: the same as build-isolation, for what is compiled against the platform can take "
         "very long.",
     )
+    build_requires: Annotated[
+        tuple[RequirementText, ...], Several(allowed="an array of requirements")
+    ] = Field(
+        default=(),
+        description="Requirements (PEP 508) that its build needs besides the platform, with "
+        'build-isolation = false: ["setuptools", "ninja"]. They are in no layer.',
+    )
+    build_limits: BuildLimits = Field(
+        default_factory=BuildLimits,
+        description="What a build without isolation may take, and what it is known to take.",
+    )
     exclude: Names = Field(
         default=(),
         description="Distributions that are never installed for it, though something it needs "
@@ -200,6 +242,11 @@ class Package(_Redacted):
     def may_build(self) -> bool:
         """Whether source distributions of its own requirements may be built."""
         return self.build_isolation if self.build is None else self.build
+
+    @property
+    def builds_on_platform(self) -> bool:
+        """Whether its source distributions are built against the platform."""
+        return self.may_build and not self.build_isolation
 
     @property
     def check_module(self) -> str | None:
@@ -383,6 +430,7 @@ TABLES: Mapping[tuple[str, ...], type] = {
     (): Manifest,
     ("package",): Package,
     ("package", "when"): Condition,
+    ("package", "build-limits"): BuildLimits,
     ("space",): Space,
     ("index",): Index,
     ("cuda",): StatedCuda,
