@@ -360,6 +360,41 @@ def test_what_is_missing_for_a_build_is_named_and_nothing_is_built(
     assert not list((tmp_path / "store" / "built").iterdir())
 
 
+@needs_nvcc
+def test_wheels_are_built_ahead_of_time_by_a_command_of_its_own(
+    tmp_path: Path, index: Index
+) -> None:
+    with index:
+        index.publish_sdist(cudaext(), SETUP)
+        here = worker(tmp_path, index)
+        options = ("--python", str(here.platform.python))
+        command = (sys.executable, "-m", "preheat", "build", *here.options, *options)
+        built = here.run((*command, "--json"))
+        kept = here.run((*command, "--json"))
+        refused = here.run(
+            (
+                *command,
+                "--json",
+                "--set",
+                "cuda.toolkit=/nonexistent",
+                "--set",
+                "cuda.compute-capability=8.0",
+            )
+        )
+        table = here.run(command)
+        started = here.warm()
+
+    documents = [json.loads(each.stdout) for each in (built, kept, refused)]
+    assert [each.returncode for each in (built, kept, refused)] == [0, 0, 3]
+    assert [each["wheels"][0]["status"] for each in documents] == ["built", "kept", "refused"]
+    made = documents[0]["wheels"][0]["provenance"]
+    assert (made["device"], made["nvcc"]) == ({"cubins": [90], "ptx": []}, "13.0")
+    assert "there is no CUDA toolkit" in documents[2]["wheels"][0]["reason"]
+    assert "sm_90" in table.stdout
+    assert started.status("cudaext") == "installed"
+    assert "build" not in started.package("cudaext")["seconds"]
+
+
 def test_a_build_is_ended_at_its_limit_and_not_tried_again_by_surprise(
     tmp_path: Path, index: Index
 ) -> None:

@@ -45,6 +45,7 @@ FLOORS = {
     "preheat.fetching": 4,
     "preheat.slimming": 4,
     "preheat.render_slim": 4,
+    "preheat.render_build": 4,
     "preheat.making_room": 4,
     "preheat.account": 4,
     "preheat.pace": 4,

@@ -25,7 +25,7 @@ from preheat.edges.store import Staging, Store
 from preheat.edges.wheelhouse import Kept, sha256_of
 from preheat.edges.workshop import read_workshop
 from preheat.pace import Pace
-from preheat.words.building import Estimate, Provenance, Target, Workshop
+from preheat.words.building import Estimate, Provenance, Target, Work, Workshop
 from preheat.words.engine import Request
 from preheat.words.errors import InstallError
 from preheat.words.lock import Lock, Locked
@@ -75,9 +75,8 @@ class Builder:
                 if locked is not None and not locked.archive.is_wheel:
                     yield Unbuilt(package=package, locked=locked, target=target)
 
-    def kept(self, lock: Lock, packages: Iterable[Package]) -> dict[str, Kept]:
+    def kept(self, sources: Iterable[Unbuilt]) -> dict[str, Kept]:
         """The store's wheels that fit, by the name of their distribution."""
-        sources = tuple(self.sources(lock, packages))
         found = {source.locked.name: self.kept_of(source) for source in sources}
         return {name: kept for name, kept in found.items() if kept is not None}
 
@@ -107,6 +106,32 @@ class Builder:
             locked.name, locked.version, source.target, (python, interpreter.machine)
         )
         return estimate(self._workshop(), source.package.build_limits, source.target, wheel)
+
+    def ahead_of_time(
+        self, source: Unbuilt, engine: Engine, request: Request, staging: Staging
+    ) -> Work:
+        """Has the store keep its wheel: what came of it, whatever that is.
+
+        Raises:
+            StoreError: the disk refuses to keep the wheel.
+        """
+        kept, status, reason = self.kept_of(source), "kept", ""
+        if kept is None:
+            status, reason = "refused", self.refusals([source]).get(source.package.name, "")
+        if kept is None and not reason:
+            try:
+                kept, status = self.build(source, engine, request, staging), "built"
+            except InstallError as error:
+                status, reason = "failed", error.message
+        return Work(
+            package=source.package.name,
+            name=source.locked.name,
+            version=source.locked.version,
+            status=status,
+            reason=reason,
+            expected=self.expected(source),
+            provenance=kept.provenance if kept else None,
+        )
 
     def note(self, source: Unbuilt) -> str:
         """What a plan says of a build to come."""

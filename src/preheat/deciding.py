@@ -63,6 +63,7 @@ class Decided:
     Attributes:
         before: the platform's files, as they were found; nothing where nothing is published.
         unanswered: the index was silent about some packages.
+        sources: what there is as source only, and is compiled against the platform.
         builder: has wheels that are compiled against the platform.
         walls: what the solver said about each package that it refused.
         lock: where the store keeps the resolution; None where it keeps none.
@@ -72,6 +73,7 @@ class Decided:
     before: Fingerprint
     planner: Planner
     engine: Engine
+    sources: tuple[Unbuilt, ...]
     builder: Builder
     request: Request
     prover: Prover
@@ -174,7 +176,8 @@ class Decision:
         if workplace.lasting and taking_part:
             engine.settle()
         builder = Builder(order=self._order, store=self._store, pace=self._pace, platform=platform)
-        kept = builder.kept(resolution.lock, taking_part)
+        sources = tuple(builder.sources(resolution.lock, taking_part))
+        kept = builder.kept(sources)
         if kept:
             resolution = _with_wheels(resolution, kept, self.reader)
         unbuilt = tuple(builder.sources(resolution.lock, taking_part))
@@ -203,6 +206,7 @@ class Decision:
             before=before,
             planner=planner,
             engine=engine,
+            sources=sources,
             builder=builder,
             request=resolution.request,
             prover=prover,

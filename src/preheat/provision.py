@@ -29,6 +29,7 @@ from preheat.installing import Installer, skip_late, stack_of
 from preheat.making_room import RoomMaker
 from preheat.pace import Pace
 from preheat.seams import Listener
+from preheat.words.building import Work
 from preheat.words.errors import StoreError
 from preheat.words.lock import Lock
 from preheat.words.order import Order
@@ -78,6 +79,21 @@ class Provision:
             found = self._decision.resolve(_throwaway(scratch))
             write_lock(found.lock, found.contents, file)
         return found.lock
+
+    def build(self) -> tuple[Work, ...]:
+        """Has the store keep every wheel that is compiled against this platform.
+
+        Raises:
+            PreheatError: the store or the platform is unusable, or the index does not answer.
+        """
+        with answering(self._store.root):
+            self._store.prepare()
+            with self._store.begin() as staging:
+                decided = self._decide(staging)
+                return tuple(
+                    decided.builder.ahead_of_time(source, decided.engine, decided.request, staging)
+                    for source in decided.sources
+                )
 
     def warm(self) -> Report:
         """Makes the packages ready and leaves the pointer.

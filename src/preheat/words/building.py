@@ -110,3 +110,29 @@ class Estimate:
     disk: int
     seconds: float | None
     wheel: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What became of one wheel that was to be built ahead of time.
+
+    Attributes:
+        package: of the manifest.
+        status: ``kept`` (the store had it), ``built``, ``refused`` or ``failed``.
+        reason: why, where it is not there.
+        expected: what was expected of the build.
+        provenance: of the wheel, where it is there.
+    """
+
+    package: str
+    name: str
+    version: str
+    status: str
+    expected: Estimate
+    reason: str = ""
+    provenance: Provenance | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the store has the wheel."""
+        return self.provenance is not None
