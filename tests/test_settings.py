@@ -10,7 +10,7 @@ from preheat.edges import manifest_schema
 from preheat.edges.default_store import default_store
 from preheat.edges.manifest_file import read_settings
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import TABLES, Manifest, Space, fields_of, parse_manifest
+from preheat.words.manifest import TABLES, Manifest, Space, StatedCuda, fields_of, parse_manifest
 from preheat.words.settings import SETTINGS, Setting, Settings, Source, resolve_settings
 
 HERE = Path("/here")
@@ -37,8 +37,8 @@ def test_every_scalar_key_of_the_manifest_is_a_setting() -> None:
     def keys(path: tuple[str, ...]) -> set[str]:
         return {".".join((*path, key)) for key in fields_of(TABLES[path])}
 
-    tables = {"package", "capabilities", "space", "index"}
-    scalars = (keys(()) - tables) | keys(("space",)) | keys(("index",))
+    tables = {"package", "capabilities", "space", "index", "cuda"}
+    scalars = (keys(()) - tables) | keys(("space",)) | keys(("index",)) | keys(("cuda",))
     assert {setting.key for setting in SETTINGS} == scalars
 
 
@@ -46,7 +46,7 @@ def test_every_scalar_key_of_the_manifest_is_a_setting() -> None:
 def test_a_setting_is_written_as_the_manifest_writes_it(setting: Setting) -> None:
     *table, key = setting.key.split(".")
     made = manifest_schema.schema()
-    described = (made["$defs"][table[0].title()] if table else made)["properties"][key]
+    described = (made["$defs"][TABLES[tuple(table)].__name__] if table else made)["properties"][key]
     written = described["items"] if setting.several else described
     assert setting.notation.json_schema.items() <= written.items()
 
@@ -108,6 +108,13 @@ def test_every_setting_has_a_variable() -> None:
         "PREHEAT_INDEX_URL": "https://index/simple",
         "PREHEAT_INDEX_EXTRA": "https://a/ https://b/",
         "PREHEAT_INDEX_FIND_LINKS": "/wheels https://c/",
+        "PREHEAT_CUDA_DRIVER": "580.95",
+        "PREHEAT_CUDA_RUNTIME": "13.0",
+        "PREHEAT_CUDA_TOOLKIT": "cuda-13.0",
+        "PREHEAT_CUDA_CUDNN": "9.19",
+        "PREHEAT_CUDA_NCCL": "2.28",
+        "PREHEAT_CUDA_CXX11_ABI": "no",
+        "PREHEAT_CUDA_COMPUTE_CAPABILITY": "8.0 9.0",
         "PREHEAT_PROTECTED": "Torch jax*",
         "PREHEAT_RETRY_AFTER": "1d",
         "PREHEAT_IMPORT_TIMEOUT": "60",
@@ -123,6 +130,15 @@ def test_every_setting_has_a_variable() -> None:
     assert settings.index.url == "https://index/simple"
     assert settings.index.extra == ("https://a/", "https://b/")
     assert settings.index.find_links == ("/wheels", "https://c/")
+    assert settings.cuda == StatedCuda(
+        driver="580.95",
+        runtime="13.0",
+        toolkit="/here/cuda-13.0",
+        cudnn="9.19",
+        nccl="2.28",
+        cxx11_abi=False,
+        compute_capability=("8.0", "9.0"),
+    )
     assert settings.protected == ("torch", "jax*")
     assert (settings.retry_after, settings.deadline) == (86400, 90)
     assert (settings.import_timeout, settings.index_timeout) == (60, 5)

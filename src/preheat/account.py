@@ -14,6 +14,7 @@ from preheat.words.order import Order
 from preheat.words.plan import Action, Step
 from preheat.words.platform import Platform, Volume
 from preheat.words.report import (
+    FactReport,
     PackageReport,
     PlatformReport,
     Report,
@@ -200,4 +201,8 @@ def _platform(platform: Platform, protect: tuple[str, ...]) -> PlatformReport:
             for left in platform.leftovers
         ),
         protected=protected(platform, protect),
+        facts=tuple(
+            FactReport(name=name, value=fact.value, source=fact.source)
+            for name, fact in platform.cuda.rows()
+        ),
     )

@@ -309,6 +309,30 @@ def doctor(options: Options) -> None:
 
 
 @main.command()
+@common
+def build(options: Options) -> None:
+    """Build what is compiled against the platform, ahead of time, and keep the wheels in the store.
+
+    For packages with build = true and build-isolation = false. Exit status 3 where one of them
+    could not be built.
+    """
+    from preheat.provision import Provision
+
+    order = order_of(options, {}, locked=None)
+    with listening() as listen:
+        works = Provision(order, listen).build()
+    if options.as_json:
+        from preheat.render_build import as_document
+
+        print_json(as_document(works))
+    else:
+        from preheat.render_build import show_works
+
+        show_works(works)
+    sys.exit(0 if all(work.ready for work in works) else NOT_READY)
+
+
+@main.command()
 @click.option("--write", is_flag=True, help="Add the exclude lines to the manifest.")
 @common
 def slim(options: Options, write: bool) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.account import Outcome
+from preheat.building import Builder, Unbuilt, with_wheels
+from preheat.decisions.cuda import overridden
 from preheat.decisions.detect import Sighting, find, unmet
 from preheat.decisions.plan import Known, Planner, by_importance
 from preheat.decisions.room import Room
 from preheat.decisions.size import Measure
 from preheat.edges import inventory
 from preheat.edges.collecting import available
+from preheat.edges.cuda import read_cuda
 from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
 from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Staging, Store
+from preheat.edges.wheelhouse import Kept
 from preheat.edges.wheels import Reader
 from preheat.locks import Locks
 from preheat.pace import Pace
@@ -58,6 +63,8 @@ class Decided:
     Attributes:
         before: the platform's files, as they were found; nothing where nothing is published.
         unanswered: the index was silent about some packages.
+        sources: what there is as source only, and is compiled against the platform.
+        builder: has wheels that are compiled against the platform.
         walls: what the solver said about each package that it refused.
         lock: where the store keeps the resolution; None where it keeps none.
     """
@@ -66,6 +73,8 @@ class Decided:
     before: Fingerprint
     planner: Planner
     engine: Engine
+    sources: tuple[Unbuilt, ...]
+    builder: Builder
     request: Request
     prover: Prover
     unanswered: bool
@@ -78,6 +87,24 @@ class Decided:
         planned.lasting = not step.wanted
         planned.trace = self.walls.get(step.package.name, "")
         return planned
+
+    def unbuilt(self, step: Step) -> tuple[Unbuilt, ...]:
+        """What must be built before that step can be taken."""
+        if step.action is not Action.INSTALL:
+            return ()
+        names = {each.name for each in step.distributions}
+        composition = self.planner.composition
+        sources = self.builder.sources(composition.lock, composition.packages)
+        return tuple(source for source in sources if source.locked.name in names)
+
+    def with_wheel(self, source: Unbuilt, kept: Kept, reader: Reader) -> Decided:
+        """The same with a wheel in place of its source: its size is known now."""
+        old = self.planner.composition
+        lock = with_wheels(old.lock, {source.locked.name: kept})
+        read = reader.read([each for each in lock.distributions if each.name == source.locked.name])
+        composition = replace(old, lock=lock, contents={**old.contents, **read})
+        notes = {k: v for k, v in self.planner.notes.items() if k != source.package.name}
+        return replace(self, planner=replace(self.planner, composition=composition, notes=notes))
 
     def measured_anew(self) -> Decided:
         """The same with what is free by now."""
@@ -123,7 +150,7 @@ class Decision:
         """
         settings = self._order.settings
         with self._pace.stage("probe"):
-            platform = probe(self._order.executable, self._memory(workplace))
+            platform = self._probe(workplace)
         before: Fingerprint = {}
         if workplace.lasting:
             with self._pace.stage("fingerprint"):
@@ -140,6 +167,7 @@ class Decision:
             claims=workplace.staging.claims if workplace.staging else None,
         )
         answer = locks.answer(self._question(platform, left), engine)
+        resolution = answer.resolution
         for package in left:
             reason = (answer.resolution.refused | answer.unanswered).get(package.name)
             if reason:
@@ -147,11 +175,21 @@ class Decision:
         taking_part = tuple(p for p in left if p.name not in settled)
         if workplace.lasting and taking_part:
             engine.settle()
+        builder = Builder(order=self._order, store=self._store, pace=self._pace, platform=platform)
+        sources = tuple(builder.sources(resolution.lock, taking_part))
+        kept = builder.kept(sources)
+        if kept:
+            resolution = _with_wheels(resolution, kept, self.reader)
+        unbuilt = tuple(builder.sources(resolution.lock, taking_part))
+        for name, reason in builder.refusals(unbuilt).items():
+            package = next(p for p in taking_part if p.name == name)
+            settled[name] = Step(package=package, action=Action.SKIP, reason=reason)
+        taking_part = tuple(p for p in taking_part if p.name not in settled)
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         places = {"store": settings.store, "cache": settings.store / "staging"}
         volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
         planner = Planner(
-            composition=composition(answer.resolution, taking_part, platform),
+            composition=composition(resolution, taking_part, platform),
             settled=settled,
             known=Known(layers=available(self._store), verdicts=prover.verdicts),
             room=Room(volumes=volumes, keep_free=settings.space.keep_free),
@@ -159,16 +197,21 @@ class Decision:
                 volumes[0], version=platform.interpreter.version, bytecode=settings.compile
             ),
             bytecode=settings.compile,
+            notes={
+                s.package.name: builder.note(s) for s in unbuilt if s.package.name not in settled
+            },
         )
         return Decided(
             platform=platform,
             before=before,
             planner=planner,
             engine=engine,
-            request=answer.resolution.request,
+            sources=sources,
+            builder=builder,
+            request=resolution.request,
             prover=prover,
             unanswered=bool(answer.unanswered),
-            walls=answer.resolution.walls,
+            walls=resolution.walls,
             lock=answer.kept,
         )
 
@@ -179,7 +222,7 @@ class Decision:
             ResolutionError: the index does not answer.
         """
         with self._pace.stage("probe"):
-            platform = probe(self._order.executable, self._memory(workplace))
+            platform = self._probe(workplace)
         prover = Prover(self._order, self._store, self._pace, None)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
@@ -230,6 +273,12 @@ class Decision:
                 )
         return settled, sound
 
+    def _probe(self, workplace: Workplace) -> Platform:
+        settings = self._order.settings
+        platform = probe(self._order.executable, self._memory(workplace))
+        read = read_cuda(platform, os.environ, settings.cuda.toolkit)
+        return replace(platform, cuda=overridden(read, settings.cuda, settings.sources))
+
     def _memory(self, workplace: Workplace) -> inventory.Memory:
         return inventory.Memory(place=self._store.platforms, keeps=workplace.lasting)
 
@@ -254,9 +303,15 @@ class Decision:
             index=settings.index,
             timeout=settings.index_timeout,
             offline=settings.offline,
+            build_requires=_build_requires(self._packages),
             patience=patience,
         )
         return Engine(platform, source, cache=workplace.cache, scratch=workplace.scratch)
+
+    @property
+    def reader(self) -> Reader:
+        """Reads what wheels hold, and keeps no memory of those that were built here."""
+        return self._reader(remember=False)
 
     def _reader(self, *, remember: bool) -> Reader:
         settings = self._order.settings
@@ -266,6 +321,18 @@ class Decision:
             timeout=None if settings.offline else settings.index_timeout,
             remember=remember,
         )
+
+
+def _build_requires(packages: Sequence[Package]) -> tuple[str, ...]:
+    """What builds against the platform need besides it, each once."""
+    wanted = (text for p in packages if p.builds_on_platform for text in p.build_requires)
+    return tuple(dict.fromkeys(wanted))
+
+
+def _with_wheels(resolution: Resolution, wheels: Mapping[str, Kept], reader: Reader) -> Resolution:
+    lock = with_wheels(resolution.lock, wheels)
+    read = reader.read([each for each in lock.distributions if each.name in wheels])
+    return replace(resolution, lock=lock, contents={**resolution.contents, **read})
 
 
 def _sighting(package: Package, platform: Platform) -> Sighting:

@@ -12,9 +12,11 @@ from typing import TypeVar
 
 import uv
 
+from preheat.decisions.cuda import overridden
 from preheat.decisions.diagnosis import diagnose
 from preheat.decisions.store_health import PARTS
 from preheat.edges import copies
+from preheat.edges.cuda import read_cuda
 from preheat.edges.layer_files import layer_files
 from preheat.edges.manifest_file import read_manifest, read_settings
 from preheat.edges.probe import probe, read_volumes
@@ -32,7 +34,7 @@ from preheat.words.examination import (
     Trial,
     Unexamined,
 )
-from preheat.words.manifest import Manifest
+from preheat.words.manifest import Manifest, StatedCuda
 from preheat.words.notation import redact
 from preheat.words.platform import Interpreter, Platform, Volume
 from preheat.words.settings import Settings
@@ -73,7 +75,7 @@ class Doctor:
         """
         manifest, settings, manifest_error = self._settings()
         temp_error = _temp_error()
-        platform, interpreter_error = self._platform()
+        platform, interpreter_error = self._platform(settings)
         path = platform.interpreter.path if platform else ()
         none: tuple[Installed, ...] = ()
         installed = self._look("the distributions", lambda: copies.copies(path), none)
@@ -113,11 +115,19 @@ class Doctor:
         read_settings(Manifest(), {**patient.command_line, "store": "/"}, outside)
         return manifest, None, wrong
 
-    def _platform(self) -> tuple[Platform | None, str]:
+    def _platform(self, settings: Settings | None) -> tuple[Platform | None, str]:
         try:
-            return self._look("the platform", lambda: probe(self._patient.executable), None), ""
+            platform = self._look("the platform", lambda: probe(self._patient.executable), None)
         except PlatformError as error:
             return None, error.message
+        if platform is None:
+            return None, ""
+        stated = settings.cuda if settings else StatedCuda()
+        read = self._look(
+            "CUDA", lambda: read_cuda(platform, os.environ, stated.toolkit), platform.cuda
+        )
+        sources = settings.sources if settings else {}
+        return replace(platform, cuda=overridden(read, stated, sources)), ""
 
     def _store(self, manifest: Manifest, settings: Settings, seen: Examination) -> StoreState:
         store = Store(settings.store)

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from preheat.account import Outcome
 from preheat.deciding import Decided
+from preheat.decisions.building import lacking, target_of
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress
 from preheat.edges import staging as staged
 from preheat.edges.collecting import available
 from preheat.edges.deletion import erase
+from preheat.edges.device_code import device_code
 from preheat.edges.disk import failed, refusal
 from preheat.edges.proof import Stack
 from preheat.edges.store import LayerFacts, Staging, Store
+from preheat.edges.wheels import Reader
 from preheat.fetching import Ahead, Fetcher, Scripts
 from preheat.pace import Pace
 from preheat.words.errors import InstallError, StoreError
@@ -56,6 +59,33 @@ class Installer:
         """What was found out."""
         return self.fetcher.decided
 
+    def with_built(self, outcome: Outcome, progress: Progress, reader: Reader) -> Decided:
+        """Has what the step lacks built; what fails is written into its outcome."""
+        decided, step = self.decided, outcome.step
+        layers = [*progress.layers, step.layer]
+        for source in decided.unbuilt(step):
+            if skip_late(self.pace, outcome):
+                break
+            try:
+                with (
+                    self._claimed(source.key, step) as claimed,
+                    self.pace.part("build", step.package.name, outcome.seconds),
+                ):
+                    kept = decided.builder.kept_of(source)
+                    if kept is None and claimed:
+                        kept = decided.builder.build(
+                            source, decided.engine, decided.request, self.staging
+                        )
+            except (InstallError, StoreError) as error:
+                failure = error if isinstance(error, InstallError) else _refused(error)
+                self._fail(outcome, failure, verdict_key(layers, step.package, decided.platform))
+                break
+            if kept is None:
+                skip_late(self.pace, outcome)
+                break
+            decided = decided.with_wheel(source, kept, reader)
+        return decided
+
     def make_ready(self, outcome: Outcome, progress: Progress) -> None:
         """Brings one package to its proof; what fails is written into its outcome."""
         step = outcome.step
@@ -75,7 +105,7 @@ class Installer:
         except InstallError as error:
             self._fail(outcome, error, key)
         except StoreError as error:
-            self._fail(outcome, InstallError(error.message, hint=error.hint, passing=True), key)
+            self._fail(outcome, _refused(error), key)
         except OSError as error:
             self._fail(outcome, _disk_error(self.store.root, error), key)
         finally:
@@ -91,7 +121,7 @@ class Installer:
                 proof = self._finish(outcome, progress, fetched.place, fetched.scripts)
                 self._judge(outcome, proof, key)
             return
-        with self._claimed(outcome.step) as claimed:
+        with self._claimed(outcome.step.layer, outcome.step) as claimed:
             if not claimed and skip_late(self.pace, outcome):
                 return
             if not self._is_made(outcome, key):
@@ -102,7 +132,7 @@ class Installer:
     # Others at the same work
 
     @contextlib.contextmanager
-    def _claimed(self, step: Step) -> Iterator[bool]:
+    def _claimed(self, key: str, step: Step) -> Iterator[bool]:
         """Ours to make; waited for, while another start makes it, as long as the deadline lets."""
         told = False
 
@@ -114,7 +144,7 @@ class Installer:
             self.pace.listener.progress(f"wait for another start: {step.package.name}", 0, 1)
             return not self.pace.late(step.package)
 
-        with self.staging.claims.claimed(step.layer, wait) as claimed:
+        with self.staging.claims.claimed(key, wait) as claimed:
             if told:
                 self.pace.listener.progress(f"wait for another start: {step.package.name}", 1, 1)
             yield claimed
@@ -206,6 +236,7 @@ class Installer:
             with self.pace.part("compile", name, outcome.seconds):
                 final = self.store.layer(step.layer)
                 staged.compile_bytecode(target, final, self.decided.platform.interpreter)
+        self._refuse_other_gpus(step, target)
         hooked = staged.is_hooked(target)
         proof = self._prove_staged(step, target, progress, hooked=hooked)
         if not proof.ok:
@@ -237,6 +268,19 @@ class Installer:
         self.store.publish(target, facts)
         return proof
 
+    def _refuse_other_gpus(self, step: Step, target: Path) -> None:
+        """A wheel for other GPUs imports here, and fails when it is called.
+
+        Raises:
+            InstallError: with the architectures that it was compiled for.
+        """
+        if step.package.build_isolation:
+            return
+        wanted = target_of(self.decided.platform, step.package.build_limits).capabilities
+        why = lacking(device_code(sorted(target.rglob("*.so"))), wanted)
+        if why:
+            raise InstallError(f"{step.package.name} {why}")
+
     def _prove_staged(self, step: Step, target: Path, progress: Progress, *, hooked: bool) -> Proof:
         stack = stack_of(self.store, self.decided, progress.layers)
         stack = replace(
@@ -266,6 +310,10 @@ def skip_late(pace: Pace, outcome: Outcome) -> bool:
     if late:
         outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
     return late is not None
+
+
+def _refused(error: StoreError) -> InstallError:
+    return InstallError(error.message, hint=error.hint, passing=True)
 
 
 def _disk_error(store: Path, error: OSError) -> InstallError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from preheat.decisions.fallback import best_lock
@@ -179,5 +179,7 @@ class Locks:
         # A lock names addresses: one that another index answered would be asked there again.
         index = self.order.settings.index
         places = [redact(place) for place in (index.url or "", *index.extra, *index.find_links)]
-        asked = digest([manifest_digest(question.manifest, question.protect), places])
+        stated = asdict(self.order.settings.cuda)
+        told = [stated] if any(stated.values()) else []
+        asked = digest([manifest_digest(question.manifest, question.protect), places, *told])
         return self.store.lock_file(asked, platform_digest(question.platform))

@@ -29,6 +29,7 @@ from preheat.installing import Installer, skip_late, stack_of
 from preheat.making_room import RoomMaker
 from preheat.pace import Pace
 from preheat.seams import Listener
+from preheat.words.building import Work
 from preheat.words.errors import StoreError
 from preheat.words.lock import Lock
 from preheat.words.order import Order
@@ -78,6 +79,21 @@ class Provision:
             found = self._decision.resolve(_throwaway(scratch))
             write_lock(found.lock, found.contents, file)
         return found.lock
+
+    def build(self) -> tuple[Work, ...]:
+        """Has the store keep every wheel that is compiled against this platform.
+
+        Raises:
+            PreheatError: the store or the platform is unusable, or the index does not answer.
+        """
+        with answering(self._store.root):
+            self._store.prepare()
+            with self._store.begin() as staging:
+                decided = self._decide(staging)
+                return tuple(
+                    decided.builder.ahead_of_time(source, decided.engine, decided.request, staging)
+                    for source in decided.sources
+                )
 
     def warm(self) -> Report:
         """Makes the packages ready and leaves the pointer.
@@ -152,12 +168,21 @@ class Provision:
         plan = self._announce(decided)
         with Ahead(self._fetcher(decided), staging) as ahead:
             if _has_room_ahead(plan, decided, staging):
-                ahead.begin(step for step in plan.steps if step.action is Action.INSTALL)
+                installs = (step for step in plan.steps if step.action is Action.INSTALL)
+                ahead.begin(step for step in installs if not decided.unbuilt(step))
             for index, package in enumerate(self._packages):
                 later = self._packages[index + 1 :]
                 while True:
                     outcome = decided.outcome(decided.planner.step(package, progress, later))
-                    self._installer(decided, staging, ahead).make_ready(outcome, progress)
+                    built = self._installer(decided, staging, ahead).with_built(
+                        outcome, progress, self._decision.reader
+                    )
+                    if built is not decided and outcome.good:
+                        seconds, decided = outcome.seconds, built
+                        outcome = decided.outcome(decided.planner.step(package, progress, later))
+                        outcome.seconds |= seconds
+                    if outcome.good:
+                        self._installer(decided, staging, ahead).make_ready(outcome, progress)
                     if not outcome.short_of_space or not tries_left:
                         break
                     tries_left -= 1

@@ -226,6 +226,8 @@ def _platform_line(report: Report) -> str:
         f"platform: Python {platform.python}, {platform.libc}, {torch}, {gpus}, "
         f"{platform.distributions} distributions, {len(platform.protected)} protected"
     ]
+    facts = ", ".join(f"{f.name} {f.value} ({f.source})" for f in platform.facts)
+    lines += [f"CUDA: {facts}"] if facts else []
     lines += [f"left behind on the platform: {left}" for left in platform.leftovers]
     return "\n".join(lines)
 

@@ -52,6 +52,10 @@ def as_document(seen: Examination, findings: Sequence[Finding]) -> dict[str, obj
             "driver": platform.accelerator.driver,
             "gpus": [gpu.name for gpu in platform.accelerator.gpus],
             "distributions": len(seen.installed),
+            "cuda": [
+                {"name": name, "value": fact.value, "source": fact.source}
+                for name, fact in platform.cuda.rows()
+            ],
         },
         "store": None
         if store is None
@@ -76,6 +80,10 @@ def _looked_at(seen: Examination) -> list[str]:
             f"platform: {seen.tools.python}, Python {platform.interpreter.version}, {torch}, "
             f"{gpus}, {len(seen.installed)} distributions"
         )
+        facts = ", ".join(
+            f"{name} {fact.value} ({fact.source})" for name, fact in platform.cuda.rows()
+        )
+        lines += [f"CUDA: {facts}"] if facts else []
     if seen.store is not None:
         volume = seen.store.volumes.get("store")
         where = f" ({volume.kind}, {volume.free / 1e6:,.0f} MB free)" if volume else ""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from preheat.decisions.building import label_refusal, target_of
 from preheat.decisions.compose import Composition
 from preheat.decisions.explain import sentence
 from preheat.decisions.identity import manifest_digest, platform_digest
@@ -27,12 +28,14 @@ class Question:
 
     Attributes:
         protect: names and patterns of the protected set.
+        shunned: constraints that leave out wheels which are for another platform.
     """
 
     manifest: Manifest
     packages: tuple[Package, ...]
     platform: Platform
     protect: tuple[str, ...]
+    shunned: tuple[str, ...] = ()
 
     @property
     def held(self) -> dict[str, str]:
@@ -52,7 +55,7 @@ class Question:
         decided = tuple(f"{pin.name}=={pin.version}" for pin in pins)
         return Request(
             requirements=tuple(text for package in chosen for text in package.requires),
-            constraints=(*constraints(self.held, self.absent), *decided),
+            constraints=(*constraints(self.held, self.absent), *self.shunned, *decided),
             overrides=tuple(text for package in chosen for text in package.override),
             excludes=tuple(sorted(excludes)),
             wheels_only=_own_names(package for package in chosen if not package.may_build),
@@ -88,6 +91,9 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         ResolutionError: the index does not answer. Nothing is known about the packages then.
     """
     refused = _refused_by_name(question.packages)
+    unfit, shunned = _unfit(question, engine)
+    refused |= unfit
+    question = replace(question, shunned=shunned)
     packages = tuple(p for p in question.packages if p.name not in refused)
     excludes = {name for package in packages for name in package.exclude}
     while True:
@@ -240,6 +246,29 @@ def _locate(question: Question, search: _Search, edges: tuple[Engine, Reader]) -
         platform=platform_digest(question.platform),
     )
     return Resolution(lock=lock, contents=contents, request=request)
+
+
+def _unfit(question: Question, engine: Engine) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What is offered of packages that match the platform, and says itself that it does not.
+
+    Returns:
+        Package name to why none of its wheels will do, where it may not be built either; and
+        constraints that leave the unfit versions out for the others.
+    """
+    refused: dict[str, str] = {}
+    shunned: list[str] = []
+    for package in question.packages:
+        if package.build_isolation:
+            continue
+        target = target_of(question.platform, package.build_limits)
+        for name in package.names:
+            versions, has_source = engine.offered(name)
+            found = {v: why for v in sorted(versions) if (why := label_refusal(v, target))}
+            shunned += [f"{name}!={version}" for version in found]
+            if found and len(found) == len(versions) and not (has_source and package.may_build):
+                version, why = list(found.items())[-1]
+                refused[package.name] = f"no wheel of {name} is for this platform: {version} {why}"
+    return refused, tuple(shunned)
 
 
 def _wanted_after_all(question: Question, search: _Search, resolution: Resolution) -> set[str]:

@@ -75,18 +75,18 @@ def unmet(condition: Condition, platform: Platform) -> str | None:
 
 
 def _unmet(condition: Condition, platform: Platform) -> Iterator[str | None]:
-    gpus = platform.accelerator.gpus
-    if condition.accelerator == "cuda" and not gpus:
+    devices = platform.cuda.compute_capability
+    if condition.accelerator == "cuda" and not devices:
         yield "no CUDA device is visible here"
-    if condition.accelerator == "none" and gpus:
-        yield f"a CUDA device is here ({gpus[0].name})"
+    if condition.accelerator == "none" and devices:
+        yield f"a CUDA device is here ({devices[0].source})"
     if condition.compute_capability:
         allowed = SpecifierSet(condition.compute_capability)
-        if not any(gpu.compute_capability in allowed for gpu in gpus):
-            have = ", ".join(f"{g.name} {g.compute_capability}" for g in gpus) or "no device"
+        if not any(device.value in allowed for device in devices):
+            have = ", ".join(f"{d.value} ({d.source})" for d in devices) or "no device"
             yield f"needs compute capability {condition.compute_capability}; here: {have}"
     if condition.cuda:
-        cuda = platform.torch.cuda if platform.torch else None
+        cuda = platform.cuda.runtime.value if platform.cuda.runtime else None
         if cuda is None or cuda not in SpecifierSet(condition.cuda):
             yield f"needs CUDA {condition.cuda}; the platform's torch brings {cuda or 'none'}"
     if condition.marker and not Marker(condition.marker).evaluate(

@@ -57,6 +57,7 @@ class Planner:
     Attributes:
         settled: packages that are decided already: on the platform, unmet conditions, refused.
         bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
+        notes: package name to what is to be said of its installation.
     """
 
     composition: Composition
@@ -65,6 +66,7 @@ class Planner:
     room: Room
     measure: Measure
     bytecode: str
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, packages: tuple[Package, ...]) -> Plan:
         """Every package's step, as if each installation succeeds."""
@@ -196,9 +198,10 @@ class Planner:
 
     def _why(self, package: Package) -> str:
         first = package.names[0]
-        if self.composition.platform.find(first) is None:
-            return f"the platform has no {first}"
-        return "the platform's version does not do"
+        absent = self.composition.platform.find(first) is None
+        why = f"the platform has no {first}" if absent else "the platform's version does not do"
+        note = self.notes.get(package.name)
+        return f"{why}; {note}" if note else why
 
 
 def _together(steps: Iterable[Step]) -> Load:

@@ -9,8 +9,9 @@ cannot write to it, and what a killed install left behind is not taken for insta
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -23,7 +24,9 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
 
 from preheat.edges import engine_failure
+from preheat.edges.build import Built, build
 from preheat.edges.installation import Installation
+from preheat.edges.offers import wheel_versions
 from preheat.edges.shadow import make_shadow
 from preheat.edges.toml import load as load_toml
 from preheat.edges.uv import Leash, Limits, Uv, repeat
@@ -41,6 +44,7 @@ class Source:
     Attributes:
         timeout: seconds for one request to an index.
         offline: ask no index.
+        build_requires: what builds against the platform need besides it.
         patience: seconds left for everything that is asked before the first installation; None
             where a required package is waited for.
     """
@@ -48,6 +52,7 @@ class Source:
     index: Index
     timeout: float
     offline: bool
+    build_requires: tuple[str, ...] = ()
     patience: Callable[[], float | None] = lambda: None
 
 
@@ -71,7 +76,23 @@ class Engine:
     def _uv(self) -> Uv:
         """With the shadow, which nobody needs who asks nothing: a plan from a lock, say."""
         shadow = make_shadow(self._platform, self._scratch / "shadow")
-        return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
+        bare = Uv(python=shadow, cache=self._cache, scratch=self._scratch)
+        return self._equipped(bare) if self._source.build_requires else bare
+
+    def _equipped(self, uv: Uv) -> Uv:
+        """With what builds against the platform need besides, where the platform does not look.
+
+        It is on the path of builds alone: in the shadow it would count as the platform's.
+        """
+        tools = self._scratch / "build-tools"
+        wanted = uv.write("build-requires.txt", self._source.build_requires)
+        uv.run(
+            ["pip", "install", "--quiet", "--target", str(tools), "-r", str(wanted)],
+            self._source_arguments(),
+            limits=Limits.within(self._source.patience(), request=self._source.timeout),
+        )
+        path = os.pathsep.join((str(tools / "bin"), os.environ.get("PATH", os.defpath)))
+        return replace(uv, variables={"PYTHONPATH": str(tools), "PATH": path})
 
     def resolve(self, request: Request) -> Solved | Unsolved:
         """The versions to put beside the platform, or why there are none.
@@ -101,6 +122,11 @@ class Engine:
             if change["action"] in ("installed", "reinstalled")
         )
         return Solved(pins=pins)
+
+    def offered(self, name: str) -> tuple[set[str], bool]:
+        """Versions of that name's wheels wherever archives come from, and whether a source is."""
+        timeout = None if self._source.offline else self._source.timeout
+        return wheel_versions(name, self._source.index, timeout)
 
     def locate(self, pins: Iterable[Pin], request: Request) -> tuple[Locked, ...]:
         """Finds the archive of each pin that fits the platform, with URL, size and sha256.
@@ -187,19 +213,53 @@ class Engine:
         Raises:
             InstallError: see `Installation.run`.
         """
-        installation = Installation(
-            uv=self._uv,
+        installation = self._installation(self._uv, distributions, target, request)
+        self._leashes.append(installation.leash)
+        try:
+            installation.run(Limits.within(timeout, request=self._source.timeout))
+        finally:
+            self._leashes.remove(installation.leash)
+
+    def build(
+        self,
+        source: Locked,
+        target: Path,
+        request: Request,
+        *,
+        told: Mapping[str, str],
+        time: float,
+    ) -> Built:
+        """Builds the wheel of one source distribution against the platform.
+
+        Args:
+            source: what to build.
+            target: an empty directory; what lies there afterwards is of no use.
+            request: what it was resolved for.
+            told: variables for the build.
+            time: seconds after which the build is ended.
+
+        Raises:
+            InstallError: see `build`.
+        """
+        uv = replace(self._uv, variables={**self._uv.variables, **told})
+        installation = self._installation(uv, [source], target, request)
+        self._leashes.append(installation.leash)
+        try:
+            return build(installation, Limits.within(time, request=self._source.timeout))
+        finally:
+            self._leashes.remove(installation.leash)
+
+    def _installation(
+        self, uv: Uv, distributions: Sequence[Locked], target: Path, request: Request
+    ) -> Installation:
+        return Installation(
+            uv=uv,
             source=self._source_arguments(),
             index=self._source.index,
             distributions=distributions,
             target=target,
             request=request,
         )
-        self._leashes.append(installation.leash)
-        try:
-            installation.run(Limits.within(timeout, request=self._source.timeout))
-        finally:
-            self._leashes.remove(installation.leash)
 
     def interrupt(self, reason: InstallError) -> None:
         """Ends the installations that are going on, from another thread; they raise the reason."""

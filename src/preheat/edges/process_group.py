@@ -8,6 +8,8 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 
 def run(
     command: Sequence[str], environment: Mapping[str, str]
@@ -40,3 +42,22 @@ def kill(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """Kills a process that began a session, and all that it started there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def resident(session: int) -> int:
+    """Bytes of memory that the processes of a session hold together; shared pages count each time.
+
+    Read from proc(5): ``stat`` names the session, ``statm`` the resident pages.
+    """
+    total = 0
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"{entry.path}/stat", "rb") as file:
+                # The name in parentheses may hold anything, spaces too.
+                fields = file.read().rpartition(b")")[2].split()
+            if int(fields[3]) == session:
+                with open(f"{entry.path}/statm", "rb") as file:
+                    total += int(file.read().split()[1]) * _PAGE
+    return total

@@ -8,6 +8,7 @@
     locks/NAME.toml      what was resolved for a manifest on a platform (PEP 751)
     contents/SHA.json    what is inside an archive
     platforms/           inventories of site directories that were read before
+    built/SHA/           wheels that were built for a platform, by their source
     bootstraps/DIGEST/   what children of an activated process start with
     starts/              pointers that the warm start follows
     history.jsonl        one line for each start
@@ -37,6 +38,7 @@ from preheat.edges.disk import (
     write_atomically,
 )
 from preheat.edges.leases import EVERYTHING, Leases
+from preheat.edges.wheelhouse import Wheelhouse
 from preheat.lease import Lease
 from preheat.words.errors import StoreError
 from preheat.words.plan import Verdict
@@ -46,7 +48,7 @@ FACTS = ".preheat.json"
 
 _DIRECTORIES = (
     *("layers", "staging", "leases", "claims", "verdicts", "locks"),
-    *("contents", "platforms", "starts", "bootstraps"),
+    *("contents", "platforms", "starts", "bootstraps", "built"),
 )
 _HISTORY_KEPT = 1000
 
@@ -160,6 +162,11 @@ class Store:
     def platforms(self) -> Path:
         """Inventories of site directories."""
         return self.root / "platforms"
+
+    @property
+    def built(self) -> Wheelhouse:
+        """Wheels that were built once."""
+        return Wheelhouse(root=self.root / "built")
 
     @property
     def starts(self) -> Path:

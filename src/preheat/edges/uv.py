@@ -11,7 +11,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,11 +112,16 @@ class Leash:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uv:
-    """One uv for one interpreter, with a cache and a scratch directory of our own."""
+    """One uv for one interpreter, with a cache and a scratch directory of our own.
+
+    Attributes:
+        variables: what builds are told besides.
+    """
 
     python: Path
     cache: Path
     scratch: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self, *arguments: Sequence[str], limits: Limits, leash: Leash | None = None
@@ -198,6 +203,7 @@ class Uv:
             UV_HTTP_TIMEOUT=str(max(1, round(limits.request))),
             UV_HTTP_RETRIES=_RETRIES,
         )
+        environment.update(self.variables)
         return environment
 
 

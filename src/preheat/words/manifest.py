@@ -52,11 +52,14 @@ from preheat.words.notation import (
     PathText,
     Problem,
     Requirements,
+    RequirementText,
     Several,
     Size,
     Specifier,
     Url,
     Urls,
+    Versions,
+    VersionText,
     is_module,
     nearest,
     quoted,
@@ -116,6 +119,36 @@ class Condition:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+class BuildLimits:
+    """`[package.build-limits]`: what a build against the platform may take, and does take."""
+
+    time: Limit = Field(
+        default=1800.0,
+        description="How long a build may go on. It is ended then, and not tried again until "
+        "retry-after has passed.",
+    )
+    memory: Size = Field(
+        default=5 * 10**9,
+        description="How much memory one compiler takes. As many run at once as there is memory "
+        "for; where there is not enough for one, nothing is built.",
+    )
+    disk: Size = Field(
+        default=2 * 10**9,
+        description="How much of the store's disk a build takes while it goes on.",
+    )
+    cpu_time: Limit | None = Field(
+        default=None,
+        description="How long one processor would build for one GPU architecture, if that is "
+        "known: a build that cannot end in `time` is then not begun.",
+    )
+    cuda: Flag = Field(
+        default=True,
+        description="Whether it compiles CUDA where torch has it: then it needs the nvcc of "
+        "torch's CUDA, and is compiled for the GPUs that are here.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=_CONFIG)
 class Package(_Redacted):
     """`[[package]]`: something that the worker wants to import, and what it takes to get it."""
@@ -163,6 +196,17 @@ class Package(_Redacted):
         "stated: the same as build-isolation, for what is compiled against the platform can take "
         "very long.",
     )
+    build_requires: Annotated[
+        tuple[RequirementText, ...], Several(allowed="an array of requirements")
+    ] = Field(
+        default=(),
+        description="Requirements (PEP 508) that its build needs besides the platform, with "
+        'build-isolation = false: ["setuptools", "ninja"]. They are in no layer.',
+    )
+    build_limits: BuildLimits = Field(
+        default_factory=BuildLimits,
+        description="What a build without isolation may take, and what it is known to take.",
+    )
     exclude: Names = Field(
         default=(),
         description="Distributions that are never installed for it, though something it needs "
@@ -198,6 +242,11 @@ class Package(_Redacted):
     def may_build(self) -> bool:
         """Whether source distributions of its own requirements may be built."""
         return self.build_isolation if self.build is None else self.build
+
+    @property
+    def builds_on_platform(self) -> bool:
+        """Whether its source distributions are built against the platform."""
+        return self.may_build and not self.build_isolation
 
     @property
     def check_module(self) -> str | None:
@@ -241,6 +290,43 @@ class Index(_Redacted):
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+class StatedCuda:
+    """`[cuda]`: what holds in place of what was read of the platform, for machines unlike this."""
+
+    driver: VersionText | None = Field(
+        default=None, description="The NVIDIA driver's version. Not stated: what the driver says."
+    )
+    runtime: VersionText | None = Field(
+        default=None,
+        description="The CUDA that torch was built for. Not stated: what its version.py says.",
+    )
+    toolkit: PathText | None = Field(
+        default=None,
+        description="The directory of the CUDA toolkit, with bin/nvcc in it. Not stated: "
+        "CUDA_HOME, CUDA_PATH, the nvcc on PATH, or else /usr/local/cuda.",
+    )
+    cudnn: VersionText | None = Field(
+        default=None,
+        description="cuDNN's version. Not stated: that of NVIDIA's wheel, or else of its header.",
+    )
+    nccl: VersionText | None = Field(
+        default=None,
+        description="NCCL's version. Not stated: that of NVIDIA's wheel, or else of its header.",
+    )
+    cxx11_abi: Flag | None = Field(
+        default=None,
+        description="Whether torch was compiled with the newer std::string of libstdc++. Not "
+        "stated: what torch's CMake file or its library says.",
+    )
+    compute_capability: Versions = Field(
+        default=(),
+        description="The compute capability of each GPU. Stated, it is also what `when` is "
+        "compared with, so that a store can be filled on a machine without a GPU. Not stated: what "
+        "the driver says.",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
     """Where a manifest came from: its file in words, that file's directory, the keys it states."""
@@ -268,6 +354,10 @@ class Manifest(_Redacted):
     )
     space: Space = Field(default_factory=Space, description="How much of the disk is left alone.")
     index: Index = Field(default_factory=Index, description="Where distributions come from.")
+    cuda: StatedCuda = Field(
+        default_factory=StatedCuda,
+        description="What holds in place of what was read of the platform's CUDA.",
+    )
     store: PathText | None = Field(
         default=None,
         description="The directory where layers are kept; ~ is the home directory, and a relative "
@@ -340,8 +430,10 @@ TABLES: Mapping[tuple[str, ...], type] = {
     (): Manifest,
     ("package",): Package,
     ("package", "when"): Condition,
+    ("package", "build-limits"): BuildLimits,
     ("space",): Space,
     ("index",): Index,
+    ("cuda",): StatedCuda,
 }
 
 _HINT = "every key is described in docs/reference/manifest.md, and for editors in the JSON Schema"

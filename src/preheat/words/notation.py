@@ -240,6 +240,7 @@ def _flag(value: object) -> bool:
     return value
 
 
+_NUMBERS = r"[0-9]+(?:\.[0-9]+)*"
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _NAME_PATTERN = r"[A-Za-z0-9*](?:[A-Za-z0-9._*-]*[A-Za-z0-9*])?"
 
@@ -491,6 +492,11 @@ SPECIFIER = Notation(
     read=_specifier,
     json_schema={"type": "string", "minLength": 1},
 )
+VERSION = Notation(
+    allowed='a version such as "13.0"',
+    read=_matching(_NUMBERS, str),
+    json_schema={"type": "string", "pattern": f"^{_NUMBERS}$"},
+)
 MARKER = Notation(
     allowed="an environment marker (PEP 508) such as \"python_version >= '3.11'\"",
     read=_marker,
@@ -531,6 +537,7 @@ NamePattern = Annotated[str, NAME_PATTERN]
 CapabilityName = Annotated[str, CAPABILITY]
 RequirementText = Annotated[str, REQUIREMENT]
 Specifier = Annotated[str, SPECIFIER]
+VersionText = Annotated[str, VERSION]
 MarkerText = Annotated[str, MARKER]
 Module = Annotated[str, MODULE]
 Check = Annotated[str, CHECK]
@@ -549,6 +556,7 @@ Overrides = Annotated[tuple[RequirementText, ...], Several(allowed="an array of 
 Requirements = Annotated[
     tuple[RequirementText, ...], Several(allowed="an array of requirements, at least one", least=1)
 ]
+Versions = Annotated[tuple[VersionText, ...], Several(allowed="an array of versions")]
 Urls = Annotated[tuple[Url, ...], Several(allowed="an array of URLs")]
 Directories = Annotated[tuple[PathText, ...], Several(allowed="an array of paths")]
 PathsOrUrls = Annotated[tuple[PathOrUrl, ...], Several(allowed="an array of paths and URLs")]

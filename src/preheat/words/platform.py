@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from preheat.words.cuda import Cuda
 
 
 class RecordState(str, Enum):
@@ -145,6 +147,7 @@ class Platform:
     distributions: tuple[Distribution, ...]
     accelerator: Accelerator
     torch: Torch | None
+    cuda: Cuda = field(default_factory=Cuda)
 
     def find(self, name: str) -> Distribution | None:
         """The distribution of that canonical name that an import would see, if it is present."""

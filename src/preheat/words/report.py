@@ -72,6 +72,15 @@ class StageReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FactReport:
+    """One fact about the platform's CUDA, and where it was read."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformReport:
     """The platform as it was found.
 
@@ -79,6 +88,7 @@ class PlatformReport:
         distributions: how many are present.
         leftovers: what killed installs left there, each in a few words.
         protected: name and version of what nothing may replace.
+        facts: what is known of its CUDA, each with where it was read.
     """
 
     python: str
@@ -92,6 +102,7 @@ class PlatformReport:
     distributions: int
     leftovers: tuple[str, ...]
     protected: dict[str, str]
+    facts: tuple[FactReport, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import Index, Manifest, Space
+from preheat.words.manifest import Index, Manifest, Space, StatedCuda
 from preheat.words.notation import (
     BYTECODE,
     DURATION,
@@ -27,6 +27,7 @@ from preheat.words.notation import (
     PATH_OR_URL,
     SIZE,
     URL,
+    VERSION,
     FrozenMap,
     Notation,
     Problem,
@@ -130,6 +131,13 @@ SETTINGS = (
     Setting(key="index.url", notation=URL),
     Setting(key="index.extra", notation=URL, several=True),
     Setting(key="index.find-links", notation=PATH_OR_URL, several=True),
+    Setting(key="cuda.driver", notation=VERSION),
+    Setting(key="cuda.runtime", notation=VERSION),
+    Setting(key="cuda.toolkit", notation=PATH),
+    Setting(key="cuda.cudnn", notation=VERSION),
+    Setting(key="cuda.nccl", notation=VERSION),
+    Setting(key="cuda.cxx11-abi", notation=FLAG),
+    Setting(key="cuda.compute-capability", notation=VERSION, several=True),
     Setting(key="protected", notation=NAME_PATTERN, several=True),
     Setting(key="retry-after", notation=DURATION),
     Setting(key="import-timeout", notation=LIMIT),
@@ -153,6 +161,7 @@ class Settings:
     compile: str
     space: Space
     index: Index
+    cuda: StatedCuda
     protected: tuple[str, ...]
     retry_after: float
     import_timeout: float
@@ -209,6 +218,9 @@ def resolve_settings(
         sources["store"] = Source(kind="default", name=words)
     else:
         raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
+    if values["cuda.toolkit"] is not None:
+        base = _base(sources["cuda.toolkit"], manifest, here)
+        values["cuda.toolkit"] = str(_path(values["cuda.toolkit"], base, environment))
     links_base = _base(sources["index.find-links"], manifest, here)
     values["index.find-links"] = tuple(
         link if "://" in link else str(_path(link, links_base, environment))
@@ -226,18 +238,19 @@ def _read(setting: Setting, stated: object, source: Source) -> object | Problem:
 
 
 def _settings(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Settings:
-    space = Space(
-        clean_below=values["space.clean-below"],
-        keep_free=values["space.keep-free"],
-        clean=values["space.clean"],
-    )
-    index = Index(
-        url=values["index.url"],
-        extra=values["index.extra"],
-        find_links=values["index.find-links"],
-    )
     plain = {key.replace("-", "_"): value for key, value in values.items() if "." not in key}
-    return Settings(**plain, space=space, index=index, sources=FrozenMap(sources))
+    return Settings(
+        **plain,
+        space=Space(**_table("space", values)),
+        index=Index(**_table("index", values)),
+        cuda=StatedCuda(**_table("cuda", values)),
+        sources=FrozenMap(sources),
+    )
+
+
+def _table(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    keys = [key for key in values if key.startswith(f"{name}.")]
+    return {key.partition(".")[2].replace("-", "_"): values[key] for key in keys}
 
 
 def _value_at(holder: object, key: str) -> object:

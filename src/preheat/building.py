@@ -1,0 +1,226 @@
+"""Wheels that are compiled against the platform: had from the store, or built there once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from preheat.decisions.building import (
+    environment,
+    estimate,
+    jobs,
+    refusal,
+    target_of,
+    wheel_name,
+)
+from preheat.decisions.identity import digest
+from preheat.edges.device_code import device_code_of_wheel
+from preheat.edges.engine import Engine
+from preheat.edges.probe import read_volumes
+from preheat.edges.store import Staging, Store
+from preheat.edges.wheelhouse import Kept, sha256_of
+from preheat.edges.workshop import read_workshop
+from preheat.pace import Pace
+from preheat.words.building import Estimate, Provenance, Target, Work, Workshop
+from preheat.words.engine import Request
+from preheat.words.errors import InstallError
+from preheat.words.lock import Lock, Locked
+from preheat.words.manifest import Package
+from preheat.words.order import Order
+from preheat.words.platform import Platform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unbuilt:
+    """A source distribution that is to be compiled against the platform, for one package."""
+
+    package: Package
+    locked: Locked
+    target: Target
+
+    @property
+    def key(self) -> str:
+        """The name under which it is claimed."""
+        target = digest(
+            [self.target.abi, self.target.torch, self.target.cuda, *self.target.capabilities]
+        )
+        return f"built-{self.locked.archive.sha256[:32]}-{target[:16]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """Has wheels for one platform.
+
+    Attributes:
+        platform: what they are compiled against.
+    """
+
+    order: Order
+    store: Store
+    pace: Pace
+    platform: Platform
+
+    def sources(self, lock: Lock, packages: Iterable[Package]) -> Iterator[Unbuilt]:
+        """What the lock has as source only, and is to be compiled against the platform."""
+        for package in packages:
+            if not package.builds_on_platform:
+                continue
+            target = target_of(self.platform, package.build_limits)
+            for name in package.names:
+                locked = lock.find(name)
+                if locked is not None and not locked.archive.is_wheel:
+                    yield Unbuilt(package=package, locked=locked, target=target)
+
+    def kept(self, sources: Iterable[Unbuilt]) -> dict[str, Kept]:
+        """The store's wheels that fit, by the name of their distribution."""
+        found = {source.locked.name: self.kept_of(source) for source in sources}
+        return {name: kept for name, kept in found.items() if kept is not None}
+
+    def kept_of(self, source: Unbuilt) -> Kept | None:
+        """The store's wheel of it, if it has one that fits."""
+        return self.store.built.find(source.locked.archive.sha256, source.target)
+
+    def refusals(self, sources: Iterable[Unbuilt]) -> dict[str, str]:
+        """Package name to the sentence that says why it cannot be built here."""
+        found = {}
+        for source in sources:
+            limits = source.package.build_limits
+            left = self.pace.left(source.package)
+            why = refusal(self._workshop(), limits, source.target, left)
+            if why:
+                wheel = self.expected(source).wheel
+                found[source.package.name] = (
+                    f"nobody has built {wheel} for this platform, and {why}"
+                )
+        return found
+
+    def expected(self, source: Unbuilt) -> Estimate:
+        """What building it will take here."""
+        interpreter, locked = self.platform.interpreter, source.locked
+        python = "cp" + "".join(interpreter.version.split(".")[:2])
+        wheel = wheel_name(
+            locked.name, locked.version, source.target, (python, interpreter.machine)
+        )
+        return estimate(self._workshop(), source.package.build_limits, source.target, wheel)
+
+    def ahead_of_time(
+        self, source: Unbuilt, engine: Engine, request: Request, staging: Staging
+    ) -> Work:
+        """Has the store keep its wheel: what came of it, whatever that is.
+
+        Raises:
+            StoreError: the disk refuses to keep the wheel.
+        """
+        kept, status, reason = self.kept_of(source), "kept", ""
+        if kept is None:
+            status, reason = "refused", self.refusals([source]).get(source.package.name, "")
+        if kept is None and not reason:
+            try:
+                kept, status = self.build(source, engine, request, staging), "built"
+            except InstallError as error:
+                status, reason = "failed", error.message
+        return Work(
+            package=source.package.name,
+            name=source.locked.name,
+            version=source.locked.version,
+            status=status,
+            reason=reason,
+            expected=self.expected(source),
+            provenance=kept.provenance if kept else None,
+        )
+
+    def note(self, source: Unbuilt) -> str:
+        """What a plan says of a build to come."""
+        expected = self.expected(source)
+        minutes = f", about {expected.seconds / 60:,.0f} minutes" if expected.seconds else ""
+        return (
+            f"built here first, within {source.package.build_limits.time / 60:,.0f} minutes: "
+            f"{expected.jobs} jobs, {expected.memory / 1e9:,.1f} GB of memory, "
+            f"{expected.disk / 1e9:,.1f} GB of disk{minutes}"
+        )
+
+    def build(self, source: Unbuilt, engine: Engine, request: Request, staging: Staging) -> Kept:
+        """Builds it within its limits, and keeps the wheel in the store.
+
+        Raises:
+            InstallError: the build fails, or is ended at its limit.
+            StoreError: the disk refuses to keep the wheel.
+        """
+        name, limits = source.package.name, source.package.build_limits
+        workshop = self._workshop()
+        count = jobs(workshop, limits)
+        left = self.pace.left(source.package)
+        budget = limits.time if left is None else min(limits.time, left)
+        told = environment(source.target, count, self._cuda_home(), self._includes())
+        self.pace.listener.event("building", package=name, jobs=count, budget_s=round(budget))
+        with staging.directory(f"build-{source.locked.name}") as target:
+            try:
+                built = engine.build(source.locked, target, request, told=told, time=budget)
+            except InstallError as error:
+                if not error.data.get("deadline") or self.pace.late(source.package):
+                    raise
+                raise InstallError(
+                    f"its build was ended after {limits.time / 60:,.0f} minutes (build-limits.time)"
+                ) from error
+            provenance = self._provenance(source, built.wheel, workshop)
+            provenance = replace(
+                provenance, seconds=round(built.seconds, 1), memory=built.memory, jobs=count
+            )
+            kept = self.store.built.keep(built.wheel, provenance, target)
+        self.pace.listener.event(
+            "built",
+            package=name,
+            wheel=provenance.filename,
+            seconds=provenance.seconds,
+            peak_memory_mb=round(provenance.memory / 1e6),
+        )
+        return kept
+
+    def _provenance(self, source: Unbuilt, wheel: Path, workshop: Workshop) -> Provenance:
+        return Provenance(
+            name=source.locked.name,
+            version=source.locked.version,
+            source=source.locked.archive.sha256,
+            filename=wheel.name,
+            sha256=sha256_of(wheel),
+            size=wheel.stat().st_size,
+            target=source.target,
+            device=device_code_of_wheel(wheel),
+            seconds=0.0,
+            jobs=1,
+            memory=0,
+            nvcc=workshop.toolkit if source.target.cuda else "",
+            when=datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds"),
+        )
+
+    def _workshop(self) -> Workshop:
+        free = read_volumes({"store": self.store.root})[0].free
+        return read_workshop(
+            self.platform.cuda, os.environ, max(0, free - self.order.settings.space.keep_free)
+        )
+
+    def _cuda_home(self) -> str:
+        nvcc = self.platform.cuda.nvcc
+        return str(Path(nvcc.value).parents[1]) if nvcc else ""
+
+    def _includes(self) -> Iterator[str]:
+        """Headers that torch's own wheels bring and a bare toolkit lacks: cuBLAS's, cuSPARSE's."""
+        yield from filter(None, [os.environ.get("CPATH")])
+        for site in self.platform.interpreter.sites:
+            yield from map(str, sorted(Path(site).glob("nvidia/cu*/include")))
+            yield from map(str, sorted(Path(site).glob("nvidia/*/include")))
+
+
+def with_wheels(lock: Lock, wheels: Mapping[str, Kept]) -> Lock:
+    """The lock with built wheels in place of their sources, by name."""
+    return replace(
+        lock,
+        distributions=tuple(
+            replace(each, archive=wheels[each.name].archive) if each.name in wheels else each
+            for each in lock.distributions
+        ),
+    )
