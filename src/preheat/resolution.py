@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from preheat.decisions.compose import Composition
@@ -34,7 +35,7 @@ class Question:
     platform: Platform
     protect: tuple[str, ...]
 
-    @property
+    @cached_property
     def held(self) -> dict[str, str]:
         """The protected distributions that the platform has, with their versions."""
         return protected(self.platform, self.protect)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import glob
 import os
 import re
@@ -201,6 +202,11 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
 
 def read_accelerator() -> Accelerator:
     """Driver and devices from NVML, which comes with the driver; no CUDA context is made."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        # No driver, and so nothing to ask; the binding takes 30 ms to load.
+        return Accelerator()
     import pynvml
 
     try:
