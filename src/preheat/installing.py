@@ -20,7 +20,9 @@ from preheat.edges.proof import Stack
 from preheat.edges.store import LayerFacts, Staging, Store
 from preheat.fetching import Ahead, Fetcher, Scripts
 from preheat.pace import Pace
+from preheat.proving import Others
 from preheat.words.errors import InstallError, StoreError
+from preheat.words.manifest import Package
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 
@@ -35,11 +37,14 @@ class Installer:
         fetcher: how they come into staging.
         staging: this start's own.
         ahead: what was fetched before its turn.
+        beside: packages that work already, where nothing is to be made after this one; with them
+            it is proved. Empty else.
     """
 
     fetcher: Fetcher
     staging: Staging
     ahead: Ahead
+    beside: tuple[Package, ...] = ()
 
     @property
     def store(self) -> Store:
@@ -87,6 +92,8 @@ class Installer:
         fetched = self.ahead.take(outcome.step)
         if fetched is not None:
             outcome.seconds |= fetched.seconds
+            if self.beside:
+                self.ahead.give_back()
             with fetched.held:
                 proof = self._finish(outcome, progress, fetched.place, fetched.scripts)
                 self._judge(outcome, proof, key)
@@ -247,8 +254,12 @@ class Installer:
             if step.bytecode == "imported"
             else None,
         )
+        prover, platform = self.decided.prover, self.decided.platform
         with self.pace.part("prove", step.package.name, {}):
-            return self.decided.prover.run([step.package], stack, self.decided.platform)[0]
+            if not self.beside:
+                return prover.run([step.package], stack, platform)[0]
+            others = Others(packages=self.beside, layers=(*progress.layers, step.layer))
+            return prover.last(step.package, others, stack, platform)
 
 
 def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:

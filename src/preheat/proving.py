@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from preheat.decisions.identity import digest, verdict_key
 from preheat.edges.proof import Limits, Stack, prove
@@ -17,6 +17,19 @@ from preheat.words.order import Order
 from preheat.words.plan import Verdict
 from preheat.words.platform import Platform
 from preheat.words.proof import Proof
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Others:
+    """All that is proved together with the last package.
+
+    Attributes:
+        packages: every package that works, the last one included, in order of importance.
+        layers: digests of their layers, in order, the last one's included.
+    """
+
+    packages: tuple[Package, ...]
+    layers: tuple[str, ...]
 
 
 class Prover:
@@ -92,7 +105,7 @@ class Prover:
         Where torch imports alone but not over the layers, the last package is to blame.
         """
         digests = [layer.rpartition("/")[2] for layer in stack.layers]
-        key = digest([verdict_key(digests, package, platform) for package in packages])
+        key = _key_together(digests, packages, platform)
         known = self.verdicts.get(key) or self.of_another(key)
         if known is not None and known.ok:
             return {}
@@ -109,6 +122,25 @@ class Prover:
         if not bad:
             self.remember(key, Proof(package="*", ok=True))
         return bad
+
+    def last(self, package: Package, others: Others, stack: Stack, platform: Platform) -> Proof:
+        """The proof of the package whose turn comes last, and of all of them together.
+
+        It is imported first, as in a proof of its own, and the others after it, so that nothing
+        large is imported again only to see it beside the last one. Where something else than the
+        package fails here, nothing is said of it: `together` finds out.
+        """
+        rest = [each for each in others.packages if each.name != package.name]
+        guards = [_torch_guard(stack)] if platform.torch else []
+        proofs = self.run([package, *rest, *guards], stack, platform)
+        own = proofs[0]
+        if all(proof.ok for proof in proofs):
+            key = _key_together(others.layers, others.packages, platform)
+            self.remember(key, Proof(package="*", ok=True))
+            # What the others load may be the first of some of its modules.
+            unwritten = next((proof.unwritten for proof in proofs if proof.unwritten), "")
+            own = replace(own, unwritten=unwritten)
+        return own
 
     def _imports_alone(self, guard: Package, platform: Platform) -> bool:
         return self.run([guard], Stack(interpreter=platform.interpreter, layers=()), platform)[0].ok
@@ -129,6 +161,10 @@ class Prover:
         # A disk that takes no memory costs the next start time, and this one nothing.
         with contextlib.suppress(StoreError):
             self._store.remember(verdict)
+
+
+def _key_together(layers: Sequence[str], packages: Sequence[Package], platform: Platform) -> str:
+    return digest([verdict_key(layers, package, platform) for package in packages])
 
 
 def _torch_guard(stack: Stack) -> Package:

@@ -10,6 +10,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
@@ -31,6 +32,7 @@ from preheat.pace import Pace
 from preheat.seams import Listener
 from preheat.words.errors import StoreError
 from preheat.words.lock import Lock
+from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Plan
 from preheat.words.report import Report
@@ -146,7 +148,7 @@ class Provision:
     ) -> tuple[Decided, list[Outcome], Progress]:
         """Package after package; those after it are fetched meanwhile, where all has room."""
         progress = Progress()
-        outcomes = []
+        outcomes: list[Outcome] = []
         tries_left = _TRIES_FOR_SPACE
         room = self._room(staging)
         plan = self._announce(decided)
@@ -157,7 +159,11 @@ class Provision:
                 later = self._packages[index + 1 :]
                 while True:
                     outcome = decided.outcome(decided.planner.step(package, progress, later))
-                    self._installer(decided, staging, ahead).make_ready(outcome, progress)
+                    installer = replace(
+                        self._installer(decided, staging, ahead),
+                        beside=_beside(package, outcomes, later, decided),
+                    )
+                    installer.make_ready(outcome, progress)
                     if not outcome.short_of_space or not tries_left:
                         break
                     tries_left -= 1
@@ -283,6 +289,17 @@ def _has_room_ahead(plan: Plan, decided: Decided, staging: Staging) -> bool:
     if len(loads) < 2 or decided.planner.room.refusal(at_once(loads)) is not None:
         return False
     return links(staging.cache, staging.place)
+
+
+def _beside(
+    package: Package, outcomes: Sequence[Outcome], later: Sequence[Package], decided: Decided
+) -> tuple[Package, ...]:
+    """All that is to work in the end, by importance, if nothing is to be made after the package."""
+    settled = decided.planner.settled
+    if any(each.name not in settled for each in later):
+        return ()
+    provided = (p for p in later if settled[p.name].action is Action.PLATFORM)
+    return (*(o.step.package for o in outcomes if o.good), package, *provided)
 
 
 def _needed_layers(good: Sequence[Outcome], progress: Progress) -> tuple[str, ...]:
