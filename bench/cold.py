@@ -57,6 +57,11 @@ class Place:
         shutil.rmtree(self.root, ignore_errors=True)
         (self.root / "tmp").mkdir(parents=True)
         shutil.copytree(platform, self.root / "platform", symlinks=True, copy_function=os.link)
+        # The launcher names the interpreter that it was made for: this one is to run its own.
+        launcher = self.python.with_name("pip")
+        launcher.unlink(missing_ok=True)
+        launcher.write_text(f'#!/bin/sh\nexec "{self.python}" -m pip "$@"\n')
+        launcher.chmod(0o755)
 
     def environment(self) -> dict[str, str]:
         """Nothing is remembered outside; bytecode is written as Python does by itself."""

@@ -21,6 +21,8 @@ from bench.scales import Payload, Scales, belongs_to_the_platform, pins_of
 from preheat.edges import inventory
 from preheat.edges.probe import probe
 
+HOME = ground.BUILD / "slim"
+PLACE = ground.BUILD / "payload" / "platform"
 TIMEOUT = 600
 """Seconds for each import: a machine that others use takes its time."""
 
@@ -33,20 +35,26 @@ class Stage:
     paths: tuple[Path, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """Layers on the path of a platform."""
+
+    python: Path
+    paths: tuple[Path, ...]
+
+
 def measure() -> None:
     """Warm, slim, warm anew in an empty store; print the tables and keep the figures."""
-    home = ground.BUILD / "slim"
-    python = ground.make_venv(ground.BUILD / "payload" / "platform", *PLATFORM)
-    scales = Scales(python, home / "scales")
+    python = ground.make_venv(PLACE, *PLATFORM)
+    scales = Scales(python, HOME / "scales")
     every = scales.unconstrained(REQUIREMENTS)
-    manifest = ground.write_manifest(
-        home / "preheat.toml", tables(EXCLUDES), compile="imported", **{"import-timeout": TIMEOUT}
-    )
-    first = warm(manifest, home / "store", python, scales)
-    options = ("--manifest", str(manifest), "--store", str(home / "store"))
+    settings = {"compile": "imported", "import-timeout": TIMEOUT}
+    whole = ground.write_manifest(HOME / "whole.toml", tables(EXCLUDES), **settings)
+    first = warm(whole, HOME / "whole", python, scales)
+    thin = Path(shutil.copy(whole, HOME / "thin.toml"))
+    options = ("--manifest", str(thin), "--store", str(HOME / "whole"))
     found = ground.preheat("slim", "--write", *options, "--python", str(python))
-    shutil.rmtree(home / "store")
-    second = warm(manifest, home / "slimmer", python, scales)
+    second = warm(thin, HOME / "thin", python, scales)
     imports = {name: can_import(python, second.paths, name) for name in REQUIREMENTS.values()}
     again = duplicated(python, second.paths)
     rows = {
@@ -69,23 +77,37 @@ def measure() -> None:
     )
     print("imported in a fresh process:", imports)
     print(f"bytes of protected files that the layers hold again: {sum(again.values()):,}", again)
-    ground.keep(
-        "slim",
-        {
-            "payload": {
-                name: {
-                    "bytes": each.bytes,
-                    "share": round(each.bytes / every.bytes, 4),
-                    "distributions": len(each.distributions),
-                }
-                for name, each in rows.items()
-            },
-            "spares": found["spares"],
-            "imports": imports,
-            "duplicated": again,
-        },
+    payload = {
+        name: {
+            "bytes": each.bytes,
+            "share": round(each.bytes / every.bytes, 4),
+            "distributions": len(each.distributions),
+        }
+        for name, each in rows.items()
+    }
+    figures = {"payload": payload, "imports": imports, "duplicated": again}
+    ground.keep("slim", {**figures, "spares": found["spares"]})
+
+
+def stages() -> tuple[Served, Served]:
+    """The layers before and after slimming; made, where they are not there."""
+    if not (HOME / "thin.toml").exists():
+        measure()
+    before, after = (
+        ground.preheat(
+            "warm",
+            *("--manifest", str(HOME / f"{name}.toml")),
+            *("--store", str(HOME / name), "--python", str(PLACE / "bin" / "python")),
+        )["paths"]
+        for name in ("whole", "thin")
     )
-    shutil.rmtree(home / "slimmer")
+    if not isinstance(before, list) or not isinstance(after, list):
+        raise SystemExit("the reports have no paths")
+    python = PLACE / "bin" / "python"
+    return (
+        Served(python=python, paths=tuple(map(Path, before))),
+        Served(python=python, paths=tuple(map(Path, after))),
+    )
 
 
 def warm(manifest: Path, store: Path, python: Path, scales: Scales) -> Stage:

@@ -20,9 +20,7 @@ from preheat.edges.proof import Stack
 from preheat.edges.store import LayerFacts, Staging, Store
 from preheat.fetching import Ahead, Fetcher, Scripts
 from preheat.pace import Pace
-from preheat.proving import Others
 from preheat.words.errors import InstallError, StoreError
-from preheat.words.manifest import Package
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 
@@ -37,14 +35,15 @@ class Installer:
         fetcher: how they come into staging.
         staging: this start's own.
         ahead: what was fetched before its turn.
-        beside: packages that work already, where nothing is to be made after this one; with them
-            it is proved. Empty else.
+        last: whether nothing is to be made after this one.
+        only: whether nothing works beside it either.
     """
 
     fetcher: Fetcher
     staging: Staging
     ahead: Ahead
-    beside: tuple[Package, ...] = ()
+    last: bool = False
+    only: bool = False
 
     @property
     def store(self) -> Store:
@@ -92,7 +91,7 @@ class Installer:
         fetched = self.ahead.take(outcome.step)
         if fetched is not None:
             outcome.seconds |= fetched.seconds
-            if self.beside:
+            if self.last:
                 self.ahead.give_back()
             with fetched.held:
                 proof = self._finish(outcome, progress, fetched.place, fetched.scripts)
@@ -256,10 +255,9 @@ class Installer:
         )
         prover, platform = self.decided.prover, self.decided.platform
         with self.pace.part("prove", step.package.name, {}):
-            if not self.beside:
-                return prover.run([step.package], stack, platform)[0]
-            others = Others(packages=self.beside, layers=(*progress.layers, step.layer))
-            return prover.last(step.package, others, stack, platform)
+            if self.only:
+                return prover.only(step.package, stack, step.layer, platform)
+            return prover.run([step.package], stack, platform)[0]
 
 
 def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from preheat.decisions.identity import digest, verdict_key
 from preheat.edges.proof import Limits, Stack, prove
@@ -17,19 +17,6 @@ from preheat.words.order import Order
 from preheat.words.plan import Verdict
 from preheat.words.platform import Platform
 from preheat.words.proof import Proof
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Others:
-    """All that is proved together with the last package.
-
-    Attributes:
-        packages: every package that works, the last one included, in order of importance.
-        layers: digests of their layers, in order, the last one's included.
-    """
-
-    packages: tuple[Package, ...]
-    layers: tuple[str, ...]
 
 
 class Prover:
@@ -123,24 +110,24 @@ class Prover:
             self.remember(key, Proof(package="*", ok=True))
         return bad
 
-    def last(self, package: Package, others: Others, stack: Stack, platform: Platform) -> Proof:
-        """The proof of the package whose turn comes last, and of all of them together.
+    def only(self, package: Package, staged: Stack, layer: str, platform: Platform) -> Proof:
+        """The proof of a package that no other works beside, with the platform's torch after it.
 
-        It is imported first, as in a proof of its own, and the others after it, so that nothing
-        large is imported again only to see it beside the last one. Where something else than the
-        package fails here, nothing is said of it: `together` finds out.
+        So it is all of them together, too: nothing is imported again to see that. Where only torch
+        fails, nothing is remembered, and `together` finds out.
+
+        Args:
+            package: to prove.
+            staged: its layer, before it is published.
+            layer: digest of that layer.
+            platform: what lies beneath.
         """
-        rest = [each for each in others.packages if each.name != package.name]
-        guards = [_torch_guard(stack)] if platform.torch else []
-        proofs = self.run([package, *rest, *guards], stack, platform)
-        own = proofs[0]
-        if all(proof.ok for proof in proofs):
-            key = _key_together(others.layers, others.packages, platform)
+        guards = [_torch_guard(staged)] if platform.torch else []
+        proof, *after = self.run([package, *guards], staged, platform)
+        if proof.ok and all(each.ok for each in after):
+            key = _key_together([layer], [package], platform)
             self.remember(key, Proof(package="*", ok=True))
-            # What the others load may be the first of some of its modules.
-            unwritten = next((proof.unwritten for proof in proofs if proof.unwritten), "")
-            own = replace(own, unwritten=unwritten)
-        return own
+        return proof
 
     def _imports_alone(self, guard: Package, platform: Platform) -> bool:
         return self.run([guard], Stack(interpreter=platform.interpreter, layers=()), platform)[0].ok

@@ -159,9 +159,11 @@ class Provision:
                 later = self._packages[index + 1 :]
                 while True:
                     outcome = decided.outcome(decided.planner.step(package, progress, later))
+                    last = all(each.name in decided.planner.settled for each in later)
                     installer = replace(
                         self._installer(decided, staging, ahead),
-                        beside=_beside(package, outcomes, later, decided),
+                        last=last,
+                        only=last and not _work_beside(outcomes, later, decided),
                     )
                     installer.make_ready(outcome, progress)
                     if not outcome.short_of_space or not tries_left:
@@ -291,15 +293,12 @@ def _has_room_ahead(plan: Plan, decided: Decided, staging: Staging) -> bool:
     return links(staging.cache, staging.place)
 
 
-def _beside(
-    package: Package, outcomes: Sequence[Outcome], later: Sequence[Package], decided: Decided
-) -> tuple[Package, ...]:
-    """All that is to work in the end, by importance, if nothing is to be made after the package."""
-    settled = decided.planner.settled
-    if any(each.name not in settled for each in later):
-        return ()
-    provided = (p for p in later if settled[p.name].action is Action.PLATFORM)
-    return (*(o.step.package for o in outcomes if o.good), package, *provided)
+def _work_beside(outcomes: Sequence[Outcome], later: Sequence[Package], decided: Decided) -> bool:
+    """Whether other packages work, made before or provided by the platform."""
+    settled = (decided.planner.settled[each.name] for each in later)
+    return any(outcome.good for outcome in outcomes) or any(
+        step.action is Action.PLATFORM for step in settled
+    )
 
 
 def _needed_layers(good: Sequence[Outcome], progress: Progress) -> tuple[str, ...]:
