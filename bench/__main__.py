@@ -6,12 +6,18 @@ import argparse
 
 from bench import (
     cold,
+    growth,
+    imports,
     kill,
     payload,
+    peak,
+    plan,
+    plots,
     predicted,
     race,
     second,
     sight,
+    slim,
     survival,
     survival_small,
     warm,
@@ -20,14 +26,20 @@ from bench import (
 BENCHES = {
     "warm": warm,
     "cold": cold,
-    "kill": kill,
+    "second": second,
+    "plan": plan,
+    "growth": growth,
     "payload": payload,
     "predicted": predicted,
+    "slim": slim,
+    "imports": imports,
+    "peak": peak,
+    "kill": kill,
     "race": race,
-    "second": second,
     "sight": sight,
     "survival": survival,
     "survival-small": survival_small,
+    "plots": plots,
 }
 
 
@@ -41,10 +53,12 @@ def main() -> None:
         description="measurements:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="*", help="what to run; the default is warm")
+    parser.add_argument("name", nargs="*", help="what to run, or all; the default is warm")
     parser.add_argument("--kills", type=int, default=kill.KILLS, help="how often kill kills each")
     stated = parser.parse_args()
     names, kill.KILLS = stated.name, stated.kills
+    if "all" in names:
+        names = list(BENCHES)
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(BENCHES)}")

@@ -27,6 +27,7 @@ from tests.support.index import Index
 
 ROUNDS = 7
 SLOW_ROUNDS = 3
+TOOL = ground.BUILD / "preheat" / "bin" / "python"
 PLATFORM = ("pip", "torch==2.13.0", "numpy==2.4.6; python_version >= '3.11'")
 SMALL: Mapping[str, str] = {
     "transformers": "transformers",
@@ -56,6 +57,11 @@ class Place:
         shutil.rmtree(self.root, ignore_errors=True)
         (self.root / "tmp").mkdir(parents=True)
         shutil.copytree(platform, self.root / "platform", symlinks=True, copy_function=os.link)
+        # The launcher names the interpreter that it was made for: this one is to run its own.
+        launcher = self.python.with_name("pip")
+        launcher.unlink(missing_ok=True)
+        launcher.write_text(f'#!/bin/sh\nexec "{self.python}" -m pip "$@"\n')
+        launcher.chmod(0o755)
 
     def environment(self) -> dict[str, str]:
         """Nothing is remembered outside; bytecode is written as Python does by itself."""
@@ -135,13 +141,14 @@ def start_preheat(place: Place, goods: Mapping[str, str]) -> Sequence[Sequence[s
     )
     manifest = ground.write_manifest(place.root / "preheat.toml", tables, compile="imported")
     options = ("--manifest", str(manifest), "--store", str(place.root / "store"))
-    command = (sys.executable, "-m", "preheat", "run", *options, "--python", str(place.python))
+    command = (str(TOOL), "-m", "preheat", "run", *options, "--python", str(place.python))
     return ((*command, "--", *_imports(place, goods)),)
 
 
 def measure() -> None:
     """Run the rounds, print the table and keep the figures."""
     home = ground.BUILD / "cold"
+    ground.image_preheat()
     platform = ground.make_venv(home / "platform", *PLATFORM).parents[1]
     tools = ground.make_venv(home / "tools", "pip").parent
     wheels = fetch(tools, home / "wheels", Goods(imports=SMALL, required=(), keep_free=0))

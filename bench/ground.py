@@ -35,6 +35,11 @@ def make_venv(where: Path, *provides: str) -> Path:
     return interpreter
 
 
+def image_preheat() -> Path:
+    """The interpreter of an environment with preheat in it, compiled as an image has it."""
+    return make_venv(BUILD / "preheat", str(PROJECT))
+
+
 def uv(*arguments: str) -> None:
     """Run uv with this machine's own configuration."""
     subprocess.run((find_uv_bin(), *arguments), check=True)

@@ -126,6 +126,26 @@ def test_an_extra_that_asks_for_another_extra_of_the_same_is_followed() -> None:
     assert tree.closure(["a[all]"]) == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("marker", "asked", "follows"),
+    [
+        ("extra == 'Fast_Path'", "a[fast-path]", True),
+        ("'fast' == extra", "a[fast]", True),
+        ("extra == 'fast' or extra == 'slow'", "a[slow]", True),
+        ("(extra == 'fast') or (extra == 'slow')", "a[slow]", True),
+        ("extra == 'fast' and python_version >= '3'", "a[fast]", True),
+        ("extra == 'fast' and python_version >= '3'", "a[slow]", False),
+        ("extra == 'fast'", "a", False),
+        ("sys_platform != 'extra == '", "a", True),
+    ],
+)
+def test_what_an_extra_brings_is_told_whatever_way_its_marker_is_written(
+    marker: str, asked: str, follows: bool
+) -> None:
+    tree = graph(a=(f"b; {marker}",))
+    assert ("b" in tree.closure([asked])) is follows
+
+
 def test_markers_that_do_not_hold_here_are_not_followed() -> None:
     tree = graph(a=("b; sys_platform == 'win32'", "c; python_version >= '3.10'"))
     assert tree.closure(["a", "d; python_version < '3'"]) == ("a", "c")

@@ -75,6 +75,11 @@ PROJECTS = (
     project("cuda-user", requires=["nvidia-cublas-cu13>=13", "torch"]),
     fake_torch("3.0.0"),
     fake_nvidia("nvidia-cublas-cu13", "14.0.0"),
+    project("spoiler", files={"spoiler.py": "import sys\nsys.modules['torch'] = None\n"}),
+    project(
+        "jealous",
+        files={"jealous.py": "import sys\nassert 'alpha' not in sys.modules, 'not alone'\n"},
+    ),
     # what the manifest says of dependencies
     project("demo-page"),
     project("frugal", requires=["demo-page", "common"]),
@@ -603,3 +608,39 @@ def test_a_package_that_the_platform_provides_gets_no_layer(
     assert {row["status"] for row in started.report["packages"]} == {"platform"}
     assert worker.published() == set()
     assert tree_digest(image.python.parents[1]) == untouched
+
+
+def test_a_package_alone_is_proved_together_with_torch_in_its_own_proof(
+    tmp_path: Path, index: Index, image: Platform, untouched: str
+) -> None:
+    assert untouched
+    worker = Worker(place=tmp_path, platform=image, index=index)
+    worker.write([entry("alpha")])
+    started = worker.warm()
+    assert started.status("alpha") == "installed"
+    assert "prove together" not in [stage["name"] for stage in started.report["stages"]]
+    worker.write([entry("alpha"), entry("heir")])
+    stages = [stage["name"] for stage in worker.warm().report["stages"]]
+    assert "prove together" in stages
+
+
+def test_a_package_alone_that_breaks_the_platforms_torch_is_taken_off(
+    tmp_path: Path, index: Index, image: Platform, untouched: str
+) -> None:
+    assert untouched
+    worker = Worker(place=tmp_path, platform=image, index=index)
+    worker.write([entry("spoiler")])
+    started = worker.warm()
+    assert started.status("spoiler") == "failed"
+    assert "works alone, not with the others" in started.reason("spoiler")
+    assert started.report["paths"] == []
+
+
+def test_the_last_package_is_proved_alone_and_after_the_others(
+    tmp_path: Path, index: Index, bare: Platform
+) -> None:
+    worker = Worker(place=tmp_path, platform=bare, index=index)
+    worker.write([entry("alpha"), entry("jealous")])
+    started = worker.warm()
+    assert started.status("alpha") == "installed"
+    assert started.reason("jealous").startswith("works alone, not with the others")

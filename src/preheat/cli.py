@@ -8,6 +8,7 @@ manifest; 3 a required package could not be made ready; 4 the store; 5 the platf
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -40,6 +41,10 @@ from preheat.words.errors import PlatformError, RequiredPackageError, StoreError
 
 if TYPE_CHECKING:
     from preheat.words.plan import Plan
+
+# A plan is made of some hundred thousand small values that stay to its end: looking through them
+# for what may go takes an eighth of its time.
+gc.set_threshold(200_000)
 
 NOT_READY = RequiredPackageError.exit_status
 BREAKS_A_START = 9

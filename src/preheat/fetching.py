@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,8 +22,9 @@ from preheat.words.errors import InstallError
 from preheat.words.order import Order
 from preheat.words.plan import Step
 
-# Each keeps tens of connections and all processors busy; the first should not have to share much.
-_AT_ONCE = 3
+# Each keeps tens of connections and two processors busy; the first should not have to share much,
+# since its proof can begin while the others are unpacked.
+_AT_ONCE = max(1, min(3, len(os.sched_getaffinity(0)) // 2))
 _MB = 1e6
 
 Scripts = tuple[tuple[str, str], ...]
@@ -112,6 +114,7 @@ class Ahead:
         self._pool: ThreadPoolExecutor | None = None
         self._left: deque[Step] = deque()
         self._fetches: dict[str, tuple[Future[Fetched], contextlib.ExitStack]] = {}
+        self._giving_back: Future[None] | None = None
 
     def __enter__(self) -> Ahead:
         return self
@@ -152,8 +155,15 @@ class Ahead:
         self._go_on()
         return fetch.result()
 
+    def give_back(self) -> None:
+        """Removes what the engine unpacked, meanwhile: after the last layer nobody needs it."""
+        if self._pool is not None:
+            self._giving_back = self._pool.submit(self._staging.give_back_archives)
+
     def drop(self) -> None:
         """Ends what goes on, and removes what nobody has taken."""
+        if self._giving_back is not None:
+            wait([self._giving_back])
         self._left.clear()
         left = tuple(self._fetches.values())
         self._fetches.clear()

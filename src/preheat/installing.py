@@ -38,11 +38,15 @@ class Installer:
         fetcher: how they come into staging.
         staging: this start's own.
         ahead: what was fetched before its turn.
+        last: whether nothing is to be made after this one.
+        only: whether nothing works beside it either.
     """
 
     fetcher: Fetcher
     staging: Staging
     ahead: Ahead
+    last: bool = False
+    only: bool = False
 
     @property
     def store(self) -> Store:
@@ -117,6 +121,8 @@ class Installer:
         fetched = self.ahead.take(outcome.step)
         if fetched is not None:
             outcome.seconds |= fetched.seconds
+            if self.last:
+                self.ahead.give_back()
             with fetched.held:
                 proof = self._finish(outcome, progress, fetched.place, fetched.scripts)
                 self._judge(outcome, proof, key)
@@ -291,8 +297,11 @@ class Installer:
             if step.bytecode == "imported"
             else None,
         )
+        prover, platform = self.decided.prover, self.decided.platform
         with self.pace.part("prove", step.package.name, {}):
-            return self.decided.prover.run([step.package], stack, self.decided.platform)[0]
+            if self.only:
+                return prover.only(step.package, stack, step.layer, platform)
+            return prover.run([step.package], stack, platform)[0]
 
 
 def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:

@@ -92,7 +92,7 @@ class Prover:
         Where torch imports alone but not over the layers, the last package is to blame.
         """
         digests = [layer.rpartition("/")[2] for layer in stack.layers]
-        key = digest([verdict_key(digests, package, platform) for package in packages])
+        key = _key_together(digests, packages, platform)
         known = self.verdicts.get(key) or self.of_another(key)
         if known is not None and known.ok:
             return {}
@@ -109,6 +109,25 @@ class Prover:
         if not bad:
             self.remember(key, Proof(package="*", ok=True))
         return bad
+
+    def only(self, package: Package, staged: Stack, layer: str, platform: Platform) -> Proof:
+        """The proof of a package that no other works beside, with the platform's torch after it.
+
+        So it is all of them together, too: nothing is imported again to see that. Where only torch
+        fails, nothing is remembered, and `together` finds out.
+
+        Args:
+            package: to prove.
+            staged: its layer, before it is published.
+            layer: digest of that layer.
+            platform: what lies beneath.
+        """
+        guards = [_torch_guard(staged)] if platform.torch else []
+        proof, *after = self.run([package, *guards], staged, platform)
+        if proof.ok and all(each.ok for each in after):
+            key = _key_together([layer], [package], platform)
+            self.remember(key, Proof(package="*", ok=True))
+        return proof
 
     def _imports_alone(self, guard: Package, platform: Platform) -> bool:
         return self.run([guard], Stack(interpreter=platform.interpreter, layers=()), platform)[0].ok
@@ -129,6 +148,10 @@ class Prover:
         # A disk that takes no memory costs the next start time, and this one nothing.
         with contextlib.suppress(StoreError):
             self._store.remember(verdict)
+
+
+def _key_together(layers: Sequence[str], packages: Sequence[Package], platform: Platform) -> str:
+    return digest([verdict_key(layers, package, platform) for package in packages])
 
 
 def _torch_guard(stack: Stack) -> Package:

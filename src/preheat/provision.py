@@ -10,6 +10,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
@@ -32,6 +33,7 @@ from preheat.seams import Listener
 from preheat.words.building import Work
 from preheat.words.errors import StoreError
 from preheat.words.lock import Lock
+from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Plan
 from preheat.words.report import Report
@@ -162,7 +164,7 @@ class Provision:
     ) -> tuple[Decided, list[Outcome], Progress]:
         """Package after package; those after it are fetched meanwhile, where all has room."""
         progress = Progress()
-        outcomes = []
+        outcomes: list[Outcome] = []
         tries_left = _TRIES_FOR_SPACE
         room = self._room(staging)
         plan = self._announce(decided)
@@ -182,7 +184,13 @@ class Provision:
                         outcome = decided.outcome(decided.planner.step(package, progress, later))
                         outcome.seconds |= seconds
                     if outcome.good:
-                        self._installer(decided, staging, ahead).make_ready(outcome, progress)
+                        last = all(each.name in decided.planner.settled for each in later)
+                        installer = replace(
+                            self._installer(decided, staging, ahead),
+                            last=last,
+                            only=last and not _work_beside(outcomes, later, decided),
+                        )
+                        installer.make_ready(outcome, progress)
                     if not outcome.short_of_space or not tries_left:
                         break
                     tries_left -= 1
@@ -308,6 +316,14 @@ def _has_room_ahead(plan: Plan, decided: Decided, staging: Staging) -> bool:
     if len(loads) < 2 or decided.planner.room.refusal(at_once(loads)) is not None:
         return False
     return links(staging.cache, staging.place)
+
+
+def _work_beside(outcomes: Sequence[Outcome], later: Sequence[Package], decided: Decided) -> bool:
+    """Whether other packages work, made before or provided by the platform."""
+    settled = (decided.planner.settled[each.name] for each in later)
+    return any(outcome.good for outcome in outcomes) or any(
+        step.action is Action.PLATFORM for step in settled
+    )
 
 
 def _needed_layers(good: Sequence[Outcome], progress: Progress) -> tuple[str, ...]:

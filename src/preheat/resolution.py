@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from preheat.decisions.building import label_refusal, target_of
@@ -37,7 +38,7 @@ class Question:
     protect: tuple[str, ...]
     shunned: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def held(self) -> dict[str, str]:
         """The protected distributions that the platform has, with their versions."""
         return protected(self.platform, self.protect)

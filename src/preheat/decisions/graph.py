@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
+
+# PEP 508: how a requirement begins, and what its marker says of extras.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_EXTRA = re.compile(r"""\bextra\s*==\s*['"]([^'"]*)['"]""")
+_OR = re.compile(r"\bor\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,11 +25,13 @@ class Graph:
         requires: canonical name to its ``Requires-Dist``, lock before platform.
         environment: the PEP 508 environment that markers are read in.
         overrides: canonical name to the requirement that replaces every mention of it.
+        held: markers that were evaluated before, under each extra; packages share dependencies.
     """
 
     requires: Mapping[str, tuple[str, ...]]
     environment: Mapping[str, str]
     overrides: Mapping[str, str]
+    held: dict[tuple[str, str], bool] = field(default_factory=dict, compare=False, repr=False)
 
     def closure(self, roots: Iterable[str], excludes: Iterable[str] = ()) -> tuple[str, ...]:
         """Canonical names that the roots need, breadth first, the roots' own names included.
@@ -50,6 +58,8 @@ class Graph:
         return tuple(order)
 
     def _applies(self, text: str, extra: str) -> tuple[str, tuple[str, ...]] | None:
+        if _is_for_another(text, extra):
+            return None
         requirement = _parse(text)
         if requirement is None or not self._holds(requirement, extra):
             return None
@@ -65,22 +75,42 @@ class Graph:
         marker = requirement.marker
         if marker is None:
             return not extra
-        holds = marker.evaluate({**self.environment, "extra": extra})
-        if not extra:
-            return holds
-        # Under an extra, only what the extra adds: the rest was visited without it.
-        return holds and not marker.evaluate({**self.environment, "extra": ""})
+        key = str(marker), extra
+        if key not in self.held:
+            holds = marker.evaluate({**self.environment, "extra": extra})
+            if extra:
+                # Under an extra, only what the extra adds: the rest was visited without it.
+                holds = holds and not marker.evaluate({**self.environment, "extra": ""})
+            self.held[key] = holds
+        return self.held[key]
 
 
 def refuses(text: str, name: str, version: str) -> bool:
     """Whether a requirement is about that canonical name, and does not accept that version."""
+    start = _NAME.match(text)
+    if start is None or canonicalize_name(start.group()) != name:
+        return False
     requirement = _parse(text)
-    if requirement is None or canonicalize_name(requirement.name) != name:
+    if requirement is None:
         return False
     try:
         return not requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
         return False
+
+
+def _is_for_another(text: str, extra: str) -> bool:
+    """Whether the text alone tells that only another extra brings it.
+
+    Most of what large distributions declare is of extras that nobody asks for, and reading all of
+    it by the grammar takes longer than the rest of a plan. A marker with ``or`` or parentheses is
+    left to the grammar.
+    """
+    marker = text.partition(";")[2]
+    if not marker or "(" in marker or _OR.search(marker):
+        return False
+    stated = _EXTRA.search(marker)
+    return stated is not None and canonicalize_name(stated.group(1)) != canonicalize_name(extra)
 
 
 @lru_cache(maxsize=8192)

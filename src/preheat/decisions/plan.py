@@ -108,7 +108,10 @@ class Planner:
         made = self._layer(package, layer, progress, version)
         if made.action is Action.REUSE or self.bytecode == "none":
             return made
-        return self._or_plain(made, self._plain()._layer(package, layer, progress, version))
+        plain = self._plain()
+        if not made.short and plain._digest(layer) not in self.known.layers:
+            return made
+        return self._or_plain(made, plain._layer(package, layer, progress, version))
 
     def _plain(self) -> Planner:
         return replace(self, bytecode="none", measure=replace(self.measure, python=None))
@@ -130,7 +133,7 @@ class Planner:
         version: str | None,
     ) -> Step:
         """The step with a layer of those distributions."""
-        name = layer_digest(layer, self.composition.platform, bytecode=self.bytecode)
+        name = self._digest(layer)
         over = tuple(progress.layers)
         failure = self._known_failure((*over, name), package)
         if failure:
@@ -166,6 +169,9 @@ class Planner:
             disk=step.disk,
             exact=step.exact,
         )
+
+    def _digest(self, layer: tuple[Locked, ...]) -> str:
+        return layer_digest(layer, self.composition.platform, bytecode=self.bytecode)
 
     def _known_failure(self, layers: tuple[str, ...], package: Package) -> str:
         key = verdict_key(layers, package, self.composition.platform)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,6 @@ from packaging.utils import canonicalize_name
 from preheat.edges import engine_failure
 from preheat.edges.build import Built, build
 from preheat.edges.installation import Installation
-from preheat.edges.offers import wheel_versions
 from preheat.edges.shadow import make_shadow
 from preheat.edges.toml import load as load_toml
 from preheat.edges.uv import Leash, Limits, Uv, repeat
@@ -125,6 +125,8 @@ class Engine:
 
     def offered(self, name: str) -> tuple[set[str], bool]:
         """Versions of that name's wheels wherever archives come from, and whether a source is."""
+        from preheat.edges.offers import wheel_versions
+
         timeout = None if self._source.offline else self._source.timeout
         return wheel_versions(name, self._source.index, timeout)
 
@@ -139,12 +141,11 @@ class Engine:
             return ()
         direct = [r for r in request.requirements if "@" in r]
         output = self._uv.scratch / "pylock.engine.toml"
-        answer = self._uv.run(
+        answer = self._ask_again(
             ["pip", "compile", "--quiet", "--no-deps", "--no-header", "--format", "pylock.toml"],
-            [*self._source_arguments(), "--output-file", str(output)],
+            ["--output-file", str(output)],
             ["--prerelease", "allow", *repeat("--only-binary", request.wheels_only)],
             [str(self._uv.write("pins.txt", [*wanted, *direct]))],
-            limits=Limits(request=self._source.timeout),
         )
         if answer.returncode != 0:
             wall = engine_failure.redact(answer.stderr.strip())
@@ -165,19 +166,22 @@ class Engine:
         """What source distributions require among the pins: their wheels are not built yet.
 
         The engine has their metadata since it resolved them; it says so as ``via`` annotations.
+        What only the platform has is left out: the engine would ask the index about it.
         """
         wanted = {pin.name: f"{pin.name}=={pin.version}" for pin in sources}
         if not wanted:
             return {}
         every = [f"{pin.name}=={pin.version}" for pin in pins]
+        pinned = {pin.name for pin in pins}
+        beneath = {d.name for d in self._platform.distributions if d.state.present} - pinned
         output = self._uv.scratch / "edges.txt"
-        answer = self._uv.run(
+        answer = self._ask_again(
             ["pip", "compile", "--quiet", "--no-header", "--annotation-style", "split"],
-            [*self._source_arguments(), "--output-file", str(output)],
+            ["--output-file", str(output)],
             ["-c", str(self._uv.write("pins.txt", every)), "--prerelease", "allow"],
+            ["--excludes", str(self._uv.write("beneath.txt", sorted(beneath)))],
             [*repeat("--no-build-isolation-package", request.no_isolation)],
             [str(self._uv.write("sources.txt", wanted.values()))],
-            limits=Limits(request=self._source.timeout),
         )
         if answer.returncode != 0:
             return {}
@@ -265,6 +269,20 @@ class Engine:
         """Ends the installations that are going on, from another thread; they raise the reason."""
         for leash in tuple(self._leashes):
             leash.pull(reason)
+
+    def _ask_again(self, *arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Asks about what `resolve` has just found: its cache knows, and else the index does.
+
+        Asked online, the engine would fetch the pages of all of it again wherever an index does
+        not let them be kept, and build the metadata of source distributions a second time.
+        """
+        limits = Limits(request=self._source.timeout)
+        source = self._source_arguments()
+        if not self._source.offline:
+            answer = self._uv.run(*arguments, ["--offline", *source], limits=limits)
+            if answer.returncode == 0:
+                return answer
+        return self._uv.run(*arguments, source, limits=limits)
 
     def _request_arguments(self, request: Request) -> list[str]:
         return [

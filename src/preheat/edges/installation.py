@@ -13,9 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 import tomli_w
 
-from preheat.edges import engine_failure, transport
+from preheat.edges import engine_failure
 from preheat.edges.deletion import erase
-from preheat.edges.relay import Relay
 from preheat.edges.uv import Leash, Limits, Uv, repeat
 from preheat.words.engine import Request
 from preheat.words.errors import InstallError
@@ -86,6 +85,10 @@ class Installation:
         Returns:
             The last answer; None where there was no time for one.
         """
+        # Rarely needed, and what speaks HTTP takes a while to load.
+        from preheat.edges import transport
+        from preheat.edges.relay import Relay
+
         known = transport.credentials([*self.index.extra, self.index.url or ""])
         pause = transport.pause(1)
         if limits.ends is not None and time.monotonic() + pause >= limits.ends:

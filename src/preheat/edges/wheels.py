@@ -8,29 +8,26 @@ publishes unpacked sizes, so this is ours.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import tarfile
-import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
-from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
-from preheat.edges import transport
 from preheat.edges.disk import temporary_name
 from preheat.words.lock import Archive, Contents, Locked
+
+if TYPE_CHECKING:
+    from preheat.edges.ranges import Ranges
 
 # Measured over 185 distributions: 835 MB of archives hold 2,679 MB in 27,638 files.
 _UNPACKED_PER_BYTE = 3.2
 _BYTES_PER_FILE = 97_000
-_TAIL = 64 * 1024
 _AT_ONCE = 16
 _FORMAT = 1
 # Where the directories of ``.data`` go under one target directory.
@@ -52,7 +49,7 @@ class Reader:
         self._memory = memory
         self._remember = remember
         self._timeout = timeout
-        self._credentials = transport.credentials(indexes)
+        self._indexes = tuple(indexes)
 
     def read(
         self, distributions: Iterable[Locked], done: Callable[[int], None] = lambda count: None
@@ -71,36 +68,32 @@ class Reader:
                 unknown.append(each)
             else:
                 found[each.name] = known
-        if not unknown:
-            return found
-        with (
-            # HTTP/1.1: over HTTP/2 threads damage each other's headers (encode/httpx#3566).
-            httpx.Client(transport=transport.direct(), timeout=self._timeout) as client,
-            ThreadPoolExecutor(_AT_ONCE) as pool,
-        ):
-            reads = pool.map(lambda each: self._read_one(client, each), unknown)
-            for each, contents in zip(unknown, reads, strict=True):
-                found[each.name] = contents
-                if contents.exact and not contents.escapes:
-                    self._keep(each.archive, contents)
-                done(len(found))
+        for each, contents in self._read_all(unknown):
+            found[each.name] = contents
+            if contents.exact and not contents.escapes:
+                self._keep(each.archive, contents)
+            done(len(found))
         return found
 
-    def _read_one(self, client: httpx.Client, each: Locked) -> Contents:
-        archive = each.archive
-        place = urlsplit(archive.url)
-        try:
-            if place.scheme == "file":
-                return _read_local(Path(unquote(place.path)), archive)
-            if not archive.is_wheel or self._timeout is None:
-                return estimate(archive)
-            auth = self._credentials.get(place.hostname or "")
-            remote = _Remote(client=client, url=archive.url, auth=auth)
-            with zipfile.ZipFile(_RangeFile(remote, archive.size)) as wheel:
-                return contents_of(wheel)
-        except (httpx.HTTPError, OSError, zipfile.BadZipFile, KeyError, ValueError):
-            # The engine will ask for the same archive and report what is wrong with it.
-            return estimate(archive)
+    def _read_all(self, unknown: Iterable[Locked]) -> Iterator[tuple[Locked, Contents]]:
+        remote = []
+        for each in unknown:
+            here = urlsplit(each.archive.url).scheme == "file"
+            if not here and each.archive.is_wheel and self._timeout is not None:
+                remote.append(each)
+            else:
+                yield each, _read_here(each.archive, here=here)
+        if not remote or self._timeout is None:
+            return
+        # Only now: what speaks HTTP takes longer to load than a plan from a lock does.
+        from preheat.edges.ranges import Ranges
+
+        with (
+            Ranges(self._indexes, self._timeout) as ranges,
+            ThreadPoolExecutor(_AT_ONCE) as pool,
+        ):
+            reads = pool.map(lambda each: _read_there(ranges, each.archive), remote)
+            yield from zip(remote, reads, strict=True)
 
     def _recall(self, archive: Archive) -> Contents | None:
         try:
@@ -135,6 +128,27 @@ class Reader:
             # It is read again another time.
             with contextlib.suppress(OSError):
                 staged.unlink()
+
+
+def _read_here(archive: Archive, *, here: bool) -> Contents:
+    """From a file of this machine; what lies elsewhere is estimated."""
+    try:
+        return (
+            _read_local(Path(unquote(urlsplit(archive.url).path)), archive)
+            if here
+            else (estimate(archive))
+        )
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+        return estimate(archive)
+
+
+def _read_there(ranges: Ranges, archive: Archive) -> Contents:
+    try:
+        with zipfile.ZipFile(ranges.open(archive.url, archive.size)) as wheel:
+            return contents_of(wheel)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+        # The engine will ask for the same archive and report what is wrong with it.
+        return estimate(archive)
 
 
 def contents_of(wheel: zipfile.ZipFile) -> Contents:
@@ -207,87 +221,3 @@ def _scripts(text: str) -> tuple[str, ...]:
         if parser.has_section(group)
         for name in parser.options(group)
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Remote:
-    """An archive on an index, and how to ask for parts of it."""
-
-    client: httpx.Client
-    url: str
-    auth: httpx.Auth | None
-
-    def fetch(self, wanted: str) -> tuple[int, bytes, int]:
-        """A span, asked for again where the network or the server has a bad moment.
-
-        Returns:
-            Where it begins, the bytes, and how long the archive is.
-        """
-        patience = self.client.timeout.read
-        for attempt in transport.again(time.sleep, seconds=patience):
-            with attempt:
-                return self._fetch_once(wanted)
-        raise OSError("no answer")
-
-    def _fetch_once(self, wanted: str) -> tuple[int, bytes, int]:
-        with self.client.stream(
-            "GET",
-            self.url,
-            headers={"Range": wanted, "Accept-Encoding": "identity"},
-            auth=self.auth or httpx.USE_CLIENT_DEFAULT,
-            follow_redirects=True,
-        ) as answer:
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
-                # 200 would be the whole archive: the stream is closed unread.
-                answer.raise_for_status()
-                raise OSError("the index does not serve ranges")
-            span = answer.headers["Content-Range"].removeprefix("bytes ")
-            range_, _, size = span.partition("/")
-            return int(range_.split("-")[0]), answer.read(), int(size)
-
-
-class _RangeFile(io.RawIOBase):
-    """A remote archive as a seekable file that holds its tail and asks for the rest by range."""
-
-    def __init__(self, remote: _Remote, size: int | None) -> None:
-        self._remote = remote
-        self._position = 0
-        wanted = f"bytes=-{_TAIL}"
-        if size is not None:
-            wanted = f"bytes={max(0, size - _TAIL)}-{size - 1}"
-        self._start, self._held, self._size = remote.fetch(wanted)
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._size, self._position + size)
-        if end <= self._position:
-            return b""
-        if self._position < self._start or end > self._start + len(self._held):
-            self._hold(self._position, end)
-        begin = self._position - self._start
-        chunk = self._held[begin : begin + end - self._position]
-        self._position += len(chunk)
-        return chunk
-
-    def _hold(self, start: int, end: int) -> None:
-        """Makes the held bytes cover that span; what lies just before the tail is joined to it."""
-        if start < self._start <= end:
-            _, before, _ = self._remote.fetch(f"bytes={start}-{self._start - 1}")
-            self._start, self._held = start, before + self._held
-        else:
-            # Some way on: a local header and its data are read in small steps.
-            last = min(self._size, max(end, start + _TAIL))
-            self._start, self._held, _ = self._remote.fetch(f"bytes={start}-{last - 1}")
