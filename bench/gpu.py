@@ -22,6 +22,7 @@ from bench import ground
 from preheat.edges.cuda import read_cuda
 from preheat.edges.probe import probe
 
+NAME = "preheat-saxpy"  # the index has another saxpy
 SAXPY = ground.PROJECT / "tests" / "data" / "saxpy"
 TOLD = """
 import json, torch
@@ -85,8 +86,8 @@ def build_and_reuse(place: Path, python: str) -> dict[str, object]:
     shelf.mkdir()
     write_sdist(SAXPY, shelf)
     package = {
-        "name": "saxpy",
-        "requires": ["saxpy"],
+        "name": NAME,
+        "requires": [NAME],
         "imports": ["saxpy"],
         "check": CHECK,
         "check-gpu": True,
@@ -117,19 +118,20 @@ def build_and_reuse(place: Path, python: str) -> dict[str, object]:
         (row,) = document["packages"]
         rows.append([name, row["status"], f"{document['seconds']:.1f}", row["reason"]])
     provenance = made["provenance"] or {}
-    ground.show("saxpy", ("start", "status", "seconds", "reason"), rows)
+    ground.show(NAME, ("start", "status", "seconds", "reason"), rows)
     print(f"build: {made['status']} {made['reason']}")
     print(json.dumps(provenance, indent=1))
     return {"build": made, "starts": rows}
 
 
 def write_sdist(tree: Path, shelf: Path) -> Path:
-    """A source distribution (PEP 517, legacy backend) of a directory with a setup.py."""
-    file = shelf / f"{tree.name}-1.0.tar.gz"
-    about = f"Metadata-Version: 2.1\nName: {tree.name}\nVersion: 1.0\n"
+    """The extension as a source distribution (PEP 517, legacy backend)."""
+    stem = f"{NAME.replace('-', '_')}-1.0"
+    file = shelf / f"{stem}.tar.gz"
+    about = f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\n"
     with tarfile.open(file, "w:gz") as archive:
         for name, data in (("PKG-INFO", about.encode()), *_files(tree)):
-            member = tarfile.TarInfo(f"{tree.name}-1.0/{name}")
+            member = tarfile.TarInfo(f"{stem}/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return file

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +20,7 @@ import pytest
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
+from bench.gpu import NAME, SAXPY, write_sdist
 from bench.scales import Scales, belongs_to_the_platform, pins_of
 from tests.support.platforms import tree_digest
 from tests.support.starts import Answer, Ground, package
@@ -31,6 +32,7 @@ pytestmark = [
 ]
 
 PROJECT = Path(__file__).parents[1]
+CUDA = Path("/usr/local/cuda")
 TORCH = "torch==2.13.0"
 NUMPY = "numpy==2.4.6"
 MINUTES = 1800.0
@@ -180,6 +182,40 @@ def test_the_payload_is_at_most_a_fifth_of_what_unconstrained_uv_installs(cuda: 
     assert every.again
     assert ours.again == ()
     assert ours.bytes / every.bytes <= 0.21
+
+
+@pytest.mark.skipif(not (CUDA / "bin" / "nvcc").is_file(), reason=f"needs a CUDA toolkit in {CUDA}")
+def test_an_extension_is_built_against_cuda_torch_and_reused_where_there_is_no_compiler(
+    cuda: Started, tmp_path: Path
+) -> None:
+    write_sdist(SAXPY, tmp_path)
+    saxpy = package(
+        NAME,
+        "saxpy",
+        build=True,
+        **{
+            "build-isolation": False,
+            "build-requires": ["setuptools", "ninja"],
+            "build-limits": {"memory": "1GB", "disk": "100MB"},
+        },
+    )
+    ground = replace(cuda.ground, root=tmp_path / "worker")
+    index = {"find-links": [str(tmp_path)]}
+    stated = {"compute-capability": ["9.0"], "toolkit": str(CUDA)}
+    ground.write(saxpy, index=index, cuda=stated)
+    built = ground.run("build", "--json", timeout=MINUTES).document
+    # Another layer of the same wheel, where nothing can be compiled.
+    ground.write(saxpy, index=index, cuda={**stated, "toolkit": "/nonexistent"}, compile="none")
+    bare = replace(ground, environment={**ground.environment, "PATH": "/nonexistent"})
+    answer = bare.run("warm", "--json", timeout=MINUTES)
+
+    (wheel,) = built["wheels"]
+    assert wheel["status"] == "built", wheel
+    made = wheel["provenance"]
+    assert (made["target"]["torch"], made["target"]["cuda"]) == ("2.13", "13")
+    assert (made["device"]["cubins"], made["nvcc"]) == ([90], "13.0")
+    assert answer.status(NAME) == "installed", answer.reason(NAME)
+    assert "build" not in answer.packages[NAME]["seconds"]
 
 
 # -- around a CPU build ------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CUDAExtension
 
 setup(
-    name="saxpy",
+    name="preheat-saxpy",
     version="1.0",
     packages=["saxpy"],
     ext_modules=[CUDAExtension("saxpy._ext", ["saxpy.cu"])],
