@@ -186,7 +186,8 @@ def command_line() -> str:
     for name, command in commands.items():
         arguments = [p for p in command.params if isinstance(p, click.Argument)]
         usage = " ".join([f"preheat {name} [OPTIONS]", *(_usage(p) for p in arguments)])
-        lines += ["", f"## `preheat {name}`", "", str(command.help), "", f"    {usage}"]
+        what = inspect.cleandoc(str(command.help))
+        lines += ["", f"## `preheat {name}`", "", what, "", f"    {usage}"]
         own = [p for p in command.params if isinstance(p, click.Option) and p.name not in taken]
         if own:
             lines += ["", *_option_rows(own)]
