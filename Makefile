@@ -26,7 +26,7 @@ demo: $(ready) ## the whole job around a stand-in platform that has torch (downl
 demo-small: $(ready) ## the same around a platform without torch, for slow connections
 	@$(python) demo/run.py --small
 
-bench: $(ready) ## measure the warm start (others by name: make bench ARGS="payload predicted")
+bench: $(ready) ## measure the warm start (others by name: make bench ARGS="cold plan"; everything: ARGS=all)
 	@$(python) -m bench $(ARGS)
 
 clean: ## remove everything that these commands made

@@ -25,8 +25,8 @@ from bench.contenders import Goods
 from bench.survival import fetch
 from tests.support.index import Index
 
-ROUNDS = 7
-SLOW_ROUNDS = 3
+ROUNDS = 4
+SLOW_ROUNDS = 2
 TOOL = ground.BUILD / "preheat" / "bin" / "python"
 PLATFORM = ("pip", "torch==2.13.0", "numpy==2.4.6; python_version >= '3.11'")
 SMALL: Mapping[str, str] = {

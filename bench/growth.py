@@ -21,9 +21,10 @@ from tests.support.index import Index
 from tests.support.wheels import Project, write_wheel
 
 COUNTS = (1, 10, 100, 500)
-ROUNDS = 15
-PLANS = 5
+ROUNDS = 9
+PLANS = 3
 NAME = "growth-package"
+WORDS = {"layer": "in the layer", "platform": "on the platform"}
 SAID = "\nprint(time.perf_counter() - begin)\n"
 
 
@@ -142,7 +143,7 @@ def show(cases: list[Case]) -> None:
     """The table, and the figures."""
     rows = [
         (
-            f"{each.count} in the {each.where}",
+            f"{each.count} {WORDS[each.where]}",
             statistics.median(each.plan),
             statistics.median(each.locked),
             statistics.median(each.warm),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from bench import ground, slim
 from bench.payload import REQUIREMENTS
 
-ROUNDS = 3
+ROUNDS = 1
 COSTLIEST = 10
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|( +)(\S+)")
 

@@ -18,7 +18,7 @@ from bench.smalldisk import Kind, keep_mounts_private, mounted, watched
 from bench.survival import fetch
 from tests.support.index import Index
 
-ROUNDS = 3
+ROUNDS = 1
 KINDS = ("tmpfs", "ext4")
 GOODS = Goods(imports=SMALL, required=(), keep_free=20_000_000)
 CACHE_ELSEWHERE = "uv, cache on another filesystem"

@@ -123,20 +123,18 @@ def draw_growth(name: str, figures: Mapping[str, Any]) -> None:
         ("warm_ms", "warm start, ms"),
     )
     for axes, (key, label) in zip(figure.subplots(1, 3), panels, strict=True):
-        for where, colour in (("layer", OURS), ("platform", THEIRS)):
+        for where, colour in (("in the layer", OURS), ("on the platform", THEIRS)):
             rows = {
                 int(row.split()[0]): each[key]
                 for row, each in figures["medians"].items()
                 if row.endswith(where)
             }
             counts = sorted(rows)
-            axes.plot(
-                counts, [rows[n] for n in counts], "o-", color=colour, label=f"in the {where}"
-            )
+            axes.plot(counts, [rows[n] for n in counts], "o-", color=colour, label=where)
         axes.set_xscale("log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         axes.set_title(label, fontsize=10, loc="left")
         axes.grid(axis="y", color=QUIET)
         axes.set_axisbelow(True)
@@ -171,7 +169,7 @@ def draw_imports(name: str, figures: Mapping[str, Any]) -> None:
         axes.annotate(label, (left, place), (6, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(imports)), list(imports))
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.25 * widest)
+    axes.set_xlim(0, 1.35 * widest)
     axes.xaxis.set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)

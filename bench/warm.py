@@ -12,7 +12,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,11 +89,10 @@ def measure() -> None:
     by_name = {each.name: each for each in contestants}
     inside = compare_inside(by_name["in a warm process"], by_name["in a preset process"])
     walls = compare_walls([each for each in contestants if not each.inside])
+    ratios = compare_added(by_name)
     load = [round(each, 2) for each in os.getloadavg()]
-    ground.keep(
-        "warm",
-        {"packages": NAMES, "rounds": ROUNDS, "load": load, "inside_ms": inside, "wall_ms": walls},
-    )
+    figures = {"inside_ms": inside, "wall_ms": walls, "times_what_is_added": ratios}
+    ground.keep("warm", {"packages": NAMES, "rounds": ROUNDS, "load": load, **figures})
 
 
 def prepare(home: Path) -> list[Contestant]:
@@ -184,6 +183,26 @@ def compare_walls(contestants: Sequence[Contestant]) -> dict[str, object]:
     columns = ("", "lower quartile", "median", "upper quartile", "times preheat's", "slower in")
     ground.show("whole processes, milliseconds", columns, rows)
     return figures
+
+
+def compare_added(contestants: Mapping[str, Contestant]) -> dict[str, float]:
+    """The installers' no-ops, whole processes, over what a warm start adds in the same round.
+
+    A worker starts Python anyway, and a no-op beside it; preheat adds to that Python.
+    """
+    warm, preset = contestants["in a warm process"], contestants["in a preset process"]
+    added = [ours - theirs for ours, theirs in zip(warm.inside, preset.inside, strict=True)]
+    ratios = {
+        name: round(statistics.median(b / a for a, b in zip(added, each.walls, strict=True)), 1)
+        for name, each in contestants.items()
+        if name.endswith("no-op")
+    }
+    ground.show(
+        "a no-op's whole process, over what a warm start adds to a process",
+        ("", "times"),
+        ([name, f"{ratio:.1f}"] for name, ratio in ratios.items()),
+    )
+    return ratios
 
 
 def _figures(values: Sequence[float]) -> dict[str, object]:
