@@ -34,7 +34,7 @@ clean: ## remove everything that these commands made
 
 # uv is installed by pip, so that Python is all a machine needs; the rest is installed by uv.
 # Warnings of pip about unused indexes (-qq) would hide what matters; its errors still show.
-$(ready): pyproject.toml
+$(ready): pyproject.toml worker/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo "preheat needs Python 3.10 or newer: install it, or name it: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -42,5 +42,6 @@ $(ready): pyproject.toml
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(python) -m pip install -qq --disable-pip-version-check "uv>=0.13"
-	@$(python) -m uv pip install --quiet --python $(python) --editable . --group dev
+	@$(python) -m uv pip install --quiet --python $(python) --editable . --editable ./worker \
+	  --group dev --group worker/pyproject.toml:dev
 	@touch $@
