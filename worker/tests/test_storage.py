@@ -6,37 +6,22 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 
 from f5_tts_worker.settings import BucketSettings, Secret
 from f5_tts_worker.storage import Bucket, Inline, MissingError, StorageError
-
-NAME = "voices-and-more"
+from worker.tests.support.s3 import BUCKET, s3
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """An S3 on the loopback interface, with one bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",  # noqa: S106  # moto takes any
-    )
-    client.create_bucket(Bucket=NAME)
-    yield address
-    server.stop()
+    """An S3 with one bucket."""
+    with s3() as address:
+        yield address
 
 
-def bucket(endpoint: str, name: str = NAME) -> Bucket:
+def bucket(endpoint: str, name: str = BUCKET) -> Bucket:
     """The bucket as the worker's settings name it."""
     return Bucket(
         BucketSettings(

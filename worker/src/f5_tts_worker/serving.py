@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import runpod
 
@@ -28,14 +28,11 @@ from f5_tts_worker.jobs import (
 from f5_tts_worker.logs import say
 from f5_tts_worker.metrics import Metrics
 from f5_tts_worker.reporting import Reporter
-from f5_tts_worker.speaking import Speaker, encode, text_key
+from f5_tts_worker.speaking import Speaker, text_key
 from f5_tts_worker.starting import Started, is_of_this_machine
 from f5_tts_worker.storage import Bucket, Inline, StorageError
 from f5_tts_worker.synthesis import VoiceUnfitError, Watch, read_audio, trim_reference
-from f5_tts_worker.voices import VoiceError, fetch_voice, voice_key
-
-if TYPE_CHECKING:
-    from f5_tts_worker.settings import Settings
+from f5_tts_worker.voices import Network, VoiceError, fetch_voice, voice_key
 
 _LEAST_FREE: Final = 50_000_000
 """Bytes of temporary space without which no job can be served."""
@@ -44,15 +41,19 @@ _REFUSED: Final = (JobError, StorageError, VoiceError, VoiceUnfitError)
 Answer = dict[str, object]
 
 
-def serve(started: Started) -> None:
+def serve(started: Started, network: Network | None = None) -> None:
     """Serve jobs until the platform ends this worker.
 
     Where the start failed: a fault of this machine ends the worker by a fitness check, so that the
     platform replaces it; any other is the answer to every job.
+
+    Args:
+        started: what came of the start.
+        network: how voices' URLs are reached; by default as this machine reaches any.
     """
     metrics = Metrics(started.settings)
     metrics.start(started)
-    handler = Handler(started, metrics)
+    handler = Handler(started, metrics, network or Network())
 
     def this_machine_can_serve() -> None:
         check_fitness(started, metrics)
@@ -80,15 +81,16 @@ def check_fitness(started: Started, metrics: Metrics) -> None:
 class Handler:
     """Answers jobs, whatever came of the start."""
 
-    def __init__(self, started: Started, metrics: Metrics) -> None:
+    def __init__(self, started: Started, metrics: Metrics, network: Network) -> None:
         self._started = started
         self._metrics = metrics
+        self._network = network
         settings = started.settings
         self._bucket = Bucket(settings.bucket) if settings and settings.bucket else None
         self._threads = ThreadPoolExecutor(
             max_workers=settings.concurrency if settings else 1, thread_name_prefix="job"
         )
-        self._speaker = _speaker(started, settings, self._bucket)
+        self._speaker = _speaker(started, self._bucket, network)
 
     async def handle(self, job: Mapping[str, Any]) -> Answer:
         """Serve one job; what goes wrong is its answer, under the key that RunPod expects."""
@@ -169,13 +171,11 @@ class Handler:
         assert self._started.settings is not None  # noqa: S101
         key = f"{voice_key(wanted.voice_name)}.wav"
         with tempfile.TemporaryDirectory(dir=self._started.settings.voices) as place:
-            file = fetch_voice(wanted.voice_file_url, Path(place))
+            file = fetch_voice(wanted.voice_file_url, Path(place), network=self._network)
             samples, rate = read_audio(file)
-            seconds = trim_reference(samples, rate, "").seconds
-            kept = Path(place) / "voice.wav"
-            kept.write_bytes(encode(samples, rate, "wav"))
-            bucket.upload(kept, key)
-            size = kept.stat().st_size
+            used = trim_reference(samples, rate, "").seconds
+            bucket.upload(file, key)
+            size = file.stat().st_size
         if wanted.ref_text is not None:
             bucket.put(text_key(key), wanted.ref_text.encode())
         return {
@@ -183,7 +183,7 @@ class Handler:
             "voice_name": wanted.voice_name,
             "size": size,
             "duration": round(len(samples) / rate, 3),
-            "used_seconds": round(seconds, 3),
+            "used_duration": round(used, 3),
         }
 
     def _list_voices(self, _: ListVoicesInput) -> Answer:
@@ -230,7 +230,8 @@ class Handler:
 _KNOWN: Final = ("tts", "upload", "list_voices", "download")
 
 
-def _speaker(started: Started, settings: Settings | None, bucket: Bucket | None) -> Speaker | None:
+def _speaker(started: Started, bucket: Bucket | None, network: Network) -> Speaker | None:
+    settings = started.settings
     if settings is None or started.synthesizer is None or started.timing is None:
         return None
     return Speaker(
@@ -240,4 +241,5 @@ def _speaker(started: Started, settings: Settings | None, bucket: Bucket | None)
         inline_limit=settings.inline_limit,
         voices=settings.voices,
         unavailable=started.unavailable,
+        network=network,
     )

@@ -27,7 +27,7 @@ from f5_tts_worker.synthesis import (
     read_audio,
     trim_reference,
 )
-from f5_tts_worker.voices import fetch_voice, voice_key
+from f5_tts_worker.voices import Network, fetch_voice, voice_key
 
 if TYPE_CHECKING:
     from f5_tts_worker.timing import WordTiming
@@ -48,6 +48,8 @@ class Speaker:
     voices: Path
     """Directory where a voice lies while it is used."""
     unavailable: Mapping[str, str]
+    network: Network
+    """How voices' URLs are reached."""
 
     def serve(
         self,
@@ -188,7 +190,7 @@ class Speaker:
             return self.synthesizer.default_reference()
         with tempfile.TemporaryDirectory(dir=self.voices) as place:
             if "://" in wanted.local_voice:
-                file, text = fetch_voice(wanted.local_voice, Path(place)), None
+                file, text = self._fetched(wanted.local_voice, Path(place)), None
             else:
                 file, text = self._kept_voice(wanted.local_voice, Path(place))
             samples, rate = read_audio(file)
@@ -198,6 +200,9 @@ class Speaker:
             text = self._transcribed(trimmed)
             warnings.append("ref_text was not stated; what the voice says was recognised")
         return trim_reference(samples, rate, text)
+
+    def _fetched(self, url: str, place: Path) -> Path:
+        return fetch_voice(url, place, network=self.network)
 
     def _kept_voice(self, name: str, place: Path) -> tuple[Path, str | None]:
         """A voice of the bucket, and what it says where that was uploaded with it."""

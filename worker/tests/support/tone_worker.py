@@ -7,6 +7,9 @@ tone. It times its words itself, since a tone has none that could be heard.
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -15,10 +18,10 @@ from f5_tts_worker.starting import initialize_models
 
 if TYPE_CHECKING:
     from f5_tts_worker.placing import Spot
-    from f5_tts_worker.speech import Speech
-
     from f5_tts_worker.settings import Settings
+    from f5_tts_worker.speech import Speech
     from f5_tts_worker.synthesis import Reference, Samples, Utterance, Watch
+    from f5_tts_worker.voices import Network
 
 RATE = 24_000
 STEP = 0.01  # seconds of work
@@ -88,11 +91,24 @@ def load_tone(_: Settings) -> Tone:
     return Tone()
 
 
+def played_internet() -> Network | None:
+    """An internet whose names all lead to the test's own server, where there is one."""
+    from f5_tts_worker.voices import Network
+
+    port = os.environ.get("TEST_VOICES_PORT")
+    if port is None:
+        return None
+    return Network(
+        resolve=lambda host, port: ("93.184.215.14",),
+        connect=lambda _, timeout: socket.create_connection(("127.0.0.1", int(port)), timeout),
+        trust=ssl.create_default_context(cafile=os.environ["TEST_VOICES_ROOT"]),
+    )
+
+
 if __name__ == "__main__":
     started = initialize_models(load=load_tone)
 
+    from f5_tts_worker.serving import serve
     from f5_tts_worker.timing import WordTiming
 
-    from f5_tts_worker.serving import serve
-
-    serve(dataclasses.replace(started, timing=WordTiming([Evenly()])))
+    serve(dataclasses.replace(started, timing=WordTiming([Evenly()])), played_internet())

@@ -1,13 +1,17 @@
-"""Makes a real F5-TTS of 0.3 M random parameters: `python tiny_model.py DIRECTORY`.
+"""Makes a real F5-TTS of 0.3 M random parameters, and a wav2vec2 to align with.
 
-Run where f5-tts is importable. It speaks no language, but goes the whole way that the real one
-does: tokens, diffusion transformer, solver, vocoder.
+`python tiny_model.py MANIFEST DIRECTORY`, where preheat is installed. They know no language, but go
+the whole way that the large ones do: tokens, diffusion transformer, solver, vocoder; convolutions,
+transformer, CTC.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+
+import preheat
 
 MODEL = """
 model:
@@ -58,7 +62,7 @@ head:
 """
 
 
-def main(directory: Path) -> None:
+def make_voice(directory: Path) -> None:
     """Write model.yaml, model.safetensors and a vocos directory."""
     import torch
     from f5_tts.infer import utils_infer
@@ -100,5 +104,41 @@ def main(directory: Path) -> None:
     torch.save(vocos.state_dict(), vocoder / "pytorch_model.bin")
 
 
+def make_aligner(directory: Path) -> None:
+    """Write a wav2vec2 that knows the letters of English."""
+    import torch
+    from transformers import (
+        Wav2Vec2Config,
+        Wav2Vec2CTCTokenizer,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForCTC,
+        Wav2Vec2Processor,
+    )
+
+    torch.manual_seed(0)
+    directory.mkdir(parents=True, exist_ok=True)
+    characters = ["<pad>", "<s>", "</s>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary = directory / "vocab.json"
+    vocabulary.write_text(json.dumps({each: n for n, each in enumerate(characters)}))
+    Wav2Vec2Processor(
+        feature_extractor=Wav2Vec2FeatureExtractor(),
+        tokenizer=Wav2Vec2CTCTokenizer(str(vocabulary)),
+    ).save_pretrained(directory)
+    config = Wav2Vec2Config(
+        vocab_size=len(characters),
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        pad_token_id=0,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(directory)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    preheat.warm(sys.argv[1])
+    make_voice(Path(sys.argv[2]))
+    make_aligner(Path(sys.argv[2]) / "wav2vec2")
