@@ -45,7 +45,7 @@ def main() -> int:
         heading("No model hub here: a tiny model of random parameters speaks")
         prepare_tiny(python)
     else:
-        heading("The real model speaks; its 1.8 GB are fetched once")
+        heading("The real model speaks; it is fetched once, more than a gigabyte")
     heading("The worker's start: packages first, models second")
     with_worker(python, options.text, tiny=tiny)
     return 0

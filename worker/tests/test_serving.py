@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -330,6 +331,17 @@ def test_metrics_count_jobs_and_audio_for_scrapers(stored: Scene, tmp_path: Path
     assert 'f5_tts_worker_start_stage_seconds{stage="packages"}' in written
     assert 'f5_tts_worker_free_bytes{of="data"}' in written
     assert "f5_tts_worker_ready 1.0" in written
+
+
+def test_metrics_are_scraped_from_a_port(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with RunPodService() as runpod, tone_worker(runpod, tmp_path, METRICS_PORT=str(port)):
+        runpod.run({"text": TEXT, "nfe_step": 1})
+        told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    assert 'f5_tts_worker_jobs_total{endpoint="tts",outcome="served"} 1.0' in told
+    assert "f5_tts_worker_audio_seconds_total 4" in told
 
 
 def test_no_secret_reaches_the_log_or_an_answer(stored: Scene) -> None:

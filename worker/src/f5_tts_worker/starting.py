@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from f5_tts_worker.timing import TimingService, WordTiming
 
 Loader = Callable[[Settings], "Synthesizer"]
+Service = Callable[[], "TimingService"]
 T = TypeVar("T")
 
 # What reads these does so when it is imported: set later, they change nothing.
@@ -152,7 +153,8 @@ class _Start:
         )
         synthesizer = self._timed("model", lambda: load(settings))
         self.known = replace(self.known, synthesizer=synthesizer)
-        self.known = self._timed("timing", lambda: _with_timing(self.known, settings))
+        services = _services(settings, synthesizer.device)
+        self.known = self._timed("timing", lambda: _with_timing(self.known, services))
 
     def _timed(self, name: str, work: Callable[[], T]) -> T:
         begin = time.perf_counter()
@@ -191,13 +193,13 @@ def point_caches(settings: Settings) -> None:
     settings.voices.mkdir(parents=True, exist_ok=True)
 
 
-def _with_timing(started: Started, settings: Settings) -> Started:
+def _with_timing(started: Started, made_by: Mapping[str, Service]) -> Started:
     """Whoever can time words, best first; who cannot is one more thing to do without."""
     from f5_tts_worker.timing import WordTiming
 
     unavailable = dict(started.unavailable)
     services: list[TimingService] = []
-    for package, make in _services(settings, started).items():
+    for package, make in made_by.items():
         if package not in started.packages or package in unavailable:
             continue
         try:
@@ -208,13 +210,12 @@ def _with_timing(started: Started, settings: Settings) -> Started:
     return replace(started, timing=timing, unavailable=unavailable)
 
 
-def _services(settings: Settings, started: Started) -> dict[str, Callable[[], TimingService]]:
+def _services(settings: Settings, device: str) -> dict[str, Service]:
     """By the package that each needs, the preferred one first."""
 
     def whisperx() -> TimingService:
         from f5_tts_worker import whisperx_timing
 
-        device = getattr(started.synthesizer, "device", "cpu")
         return whisperx_timing.load(settings.alignment.whisperx_models, settings.models, device)
 
     def google() -> TimingService:

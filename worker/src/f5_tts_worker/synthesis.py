@@ -103,6 +103,10 @@ class Synthesizer(Protocol):
     def sample_rate(self) -> int:
         """Samples a second of what comes out."""
 
+    @property
+    def device(self) -> str:
+        """Where it runs, as torch names it."""
+
     def default_reference(self) -> Reference:
         """The voice of a job that names none."""
 
