@@ -7,6 +7,7 @@ on while a voice is made.
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 import traceback
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import runpod
+from runpod.serverless.modules.rp_logger import RunPodLogger
 
 from f5_tts_worker.jobs import (
     DownloadInput,
@@ -51,6 +53,7 @@ def serve(started: Started, network: Network | None = None) -> None:
         started: what came of the start.
         network: how voices' URLs are reached; by default as this machine reaches any.
     """
+    _keep_answers_out_of_the_log()
     metrics = Metrics(started.settings)
     metrics.start(started)
     handler = Handler(started, metrics, network or Network())
@@ -63,6 +66,12 @@ def serve(started: Started, network: Network | None = None) -> None:
     runpod.serverless.start(
         {"handler": handler.handle, "concurrency_modifier": lambda _: concurrency}
     )
+
+
+def _keep_answers_out_of_the_log() -> None:
+    """The SDK logs every answer by default, its links and voices included."""
+    if not os.environ.get("RUNPOD_LOG_LEVEL") and not os.environ.get("RUNPOD_DEBUG_LEVEL"):
+        RunPodLogger().set_level("INFO")
 
 
 def check_fitness(started: Started, metrics: Metrics) -> None:
