@@ -16,7 +16,14 @@ import preheat
 from f5_tts_worker.starting import is_of_this_machine
 from tests.support.index import Index
 from tests.support.wheels import Project
-from worker.tests.support.running import HANDLER, RunningWorker, running, surroundings, tone_worker
+from worker.tests.support.running import (
+    HANDLER,
+    TONE_WORKER,
+    RunningWorker,
+    running,
+    surroundings,
+    tone_worker,
+)
 from worker.tests.support.runpod_service import RunPodService
 
 REQUIRED = """
@@ -207,3 +214,31 @@ def test_a_fault_of_the_machine_is_seen_through_what_was_made_of_it() -> None:
     with pytest.raises(RuntimeError) as failed:
         keep()
     assert is_of_this_machine(failed.value)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("variable", "options", "said"),
+    [
+        ("WORKER_DATA", "ro", "caches: OSError"),
+        ("TMPDIR", "size=20m", "bytes are free for temporary files"),
+    ],
+)
+def test_a_disk_that_cannot_be_used_ends_the_worker(
+    tmp_path: Path, variable: str, options: str, said: str
+) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = f'mount -t tmpfs -o {options} none {place} || exit 77; exec "$@"'
+    command = ("unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-u", TONE_WORKER)
+    given = {"WORKER_MANIFEST": manifest(tmp_path), variable: str(place)}
+    with RunPodService() as runpod:
+        environment = {**runpod.environment, **given}
+        with running(command, tmp_path, environment) as worker:
+            code = worker.ended()
+            if code == 77:
+                pytest.skip("filesystems cannot be mounted here")
+            assert code == 1, worker.text()
+        runpod.wait_for_ping(lambda ping: ping.get("status") == "unhealthy")
+        (told,) = runpod.pings()
+    assert said in told["reason"]

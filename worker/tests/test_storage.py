@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,44 @@ def test_a_bucket_that_is_not_there_is_an_error_without_the_secret(endpoint: str
 def test_a_store_that_does_not_answer_is_an_error() -> None:
     with pytest.raises(StorageError, match="cannot store a"):
         bucket("http://127.0.0.1:9").put("a.wav", b"")
+
+
+def test_a_store_that_is_busy_is_asked_again() -> None:
+    with busy_store(refusals=2) as (address, asked):
+        bucket(address).put("a.wav", b"RIFF")
+        assert asked == [503, 503, 200]
+
+
+def test_a_store_that_stays_busy_is_an_error_in_the_end() -> None:
+    with busy_store(refusals=99) as (address, asked):
+        with pytest.raises(StorageError, match=r"cannot store a\.wav: the bucket answers 503"):
+            bucket(address).put("a.wav", b"RIFF")
+        assert len(asked) == 5
+
+
+@contextmanager
+def busy_store(refusals: int) -> Iterator[tuple[str, list[int]]]:
+    """A store that is too busy for so many requests; yields its address and its answers."""
+    asked: list[int] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(503 if len(asked) < refusals else 200)
+            self.send_response(asked[-1])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_answer_holds_files_up_to_its_limit() -> None:

@@ -68,7 +68,7 @@ class Bucket:
             aws_secret_access_key=settings.secret_key.reveal() if settings.secret_key else None,
             config=Config(
                 signature_version="s3v4",
-                retries={"mode": "standard", "max_attempts": 5},
+                retries={"mode": "standard", "total_max_attempts": 5},
                 connect_timeout=10,
                 read_timeout=60,
             ),
