@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import requests
 from moto.server import ThreadedMotoServer
 
 BUCKET = "voices-and-more"
@@ -24,6 +25,8 @@ def s3() -> Iterator[str]:
     try:
         yield address
     finally:
+        # All servers of one process share what they hold.
+        requests.post(f"{address}/moto-api/reset", timeout=10).raise_for_status()
         server.stop()
 
 
