@@ -140,6 +140,8 @@ class F5Synthesizer:
         """
         from f5_tts.api import F5TTS
 
+        import f5_tts_worker.attention  # noqa: F401  # hides a flash_attn that is broken
+
         model = F5TTS(
             model=_name_in_configs(settings.name),
             ckpt_file=settings.checkpoint,
