@@ -7,7 +7,7 @@ python := $(VENV)/bin/python
 ready  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help test check demo demo-small bench clean
+.PHONY: help test check demo demo-small demo-worker bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(ready) ## the whole job around a stand-in platform that has torch (downl
 
 demo-small: $(ready) ## the same around a platform without torch, for slow connections
 	@$(python) demo/run.py --small
+
+demo-worker: $(ready) ## hear the F5-TTS worker: leaves a wav and an ass file (downloads GBs)
+	@$(python) demo/hear.py $(ARGS)
 
 bench: $(ready) ## measure the warm start (others by name: make bench ARGS="payload predicted")
 	@$(python) -m bench $(ARGS)
