@@ -32,7 +32,10 @@ TICK = 0.01
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 FLAGS = "\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7"
-HEBREW = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd, \u05de\u05d4 \u05e9\u05dc\u05d5\u05de\u05da?"
+HEBREW = (
+    "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd, "
+    "\u05de\u05d4 \u05e9\u05dc\u05d5\u05de\u05da?"
+)
 CHINESE = "\u4e2d\u6587\u6ca1\u6709\u7a7a\u683c\uff0c\u4f46\u662f\u6709\u6807\u70b9\u3002"
 
 PROSE = (
@@ -46,8 +49,29 @@ HARD = [
     *("-->", "00:00:01.000 --> 00:00:02.000", "<i>", "</i>", "<b", "&amp;", "&", "<", ">", "&lrm;"),
     *("{", "}", "{\\an8}", "{\\k50}", "\\", "\\N", "\\n", "\\h", "{y:i}", "1", "2\n\n3", "NOTE"),
     *("WEBVTT", "STYLE", "[Events]", "Dialogue: 0", ";", ",", '"', "'", '=1+1"', "\u2060"),
-    *(" ", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u2028", "\x0b", "\x85", "\x00", "\x1f", "\ufeff"),
-    *(FAMILY, FLAGS, "\U0001f44d\U0001f3fd", HEBREW, CHINESE, "e\u0301", "\u0e2a\u0e27\u0e31\u0e2a"),
+    *(
+        " ",
+        "\n",
+        "\n\n",
+        "\t",
+        "\r\n",
+        "\u00a0",
+        "\u2028",
+        "\x0b",
+        "\x85",
+        "\x00",
+        "\x1f",
+        "\ufeff",
+    ),
+    *(
+        FAMILY,
+        FLAGS,
+        "\U0001f44d\U0001f3fd",
+        HEBREW,
+        CHINESE,
+        "e\u0301",
+        "\u0e2a\u0e27\u0e31\u0e2a",
+    ),
     *("word", "Word.", "x" * 100, "\u200f", "\u202e", "z" + "\u0335" * 50, "\ud800", "\uffff"),
 ]
 TEXTS = st.lists(st.one_of(st.sampled_from(HARD), st.text(max_size=8)), max_size=40).map("".join)
@@ -202,7 +226,13 @@ def test_words_that_are_not_those_of_the_text_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [(FAMILY, 1), (FLAGS, 2), ("e\u0301a", 2), ("\u1112\u1161\u11ab", 1), ("\U0001f44d\U0001f3fd", 1)],
+    [
+        (FAMILY, 1),
+        (FLAGS, 2),
+        ("e\u0301a", 2),
+        ("\u1112\u1161\u11ab", 1),
+        ("\U0001f44d\U0001f3fd", 1),
+    ],
 )
 def test_what_a_reader_takes_for_one_character_stays_together(text: str, count: int) -> None:
     assert len(list(graphemes(text))) == count

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,7 +53,7 @@ class Internet(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802  # http.server's name
+    def do_GET(self) -> None:  # http.server's name
         path = urlsplit(self.path)
         getattr(self, path.path.strip("/").replace("-", "_"))(parse_qs(path.query))
 
@@ -134,10 +135,8 @@ class Internet(BaseHTTPRequestHandler):
 
 
 def with_errors_ignored(work: Callable[[], object]) -> None:
-    try:
+    with suppress(OSError):  # the client left, as it should
         work()
-    except OSError:
-        pass  # the client left, as it should
 
 
 @dataclass
@@ -205,9 +204,7 @@ def test_a_voice_is_written_as_wav_whatever_it_came_as(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_the_connection_goes_to_the_address_that_was_checked(
-    world: World, tmp_path: Path
-) -> None:
+def test_the_connection_goes_to_the_address_that_was_checked(world: World, tmp_path: Path) -> None:
     # A name server that answers differently the second time is never asked a second time.
     world.names["voices.example"] = iter([[PUBLIC], ["127.0.0.1"]])
     world.fetch("https://voices.example/voice", tmp_path)
@@ -258,9 +255,7 @@ INSIDE = [
 
 
 @pytest.mark.parametrize("host", INSIDE)
-def test_what_is_not_public_is_never_connected_to(
-    world: World, tmp_path: Path, host: str
-) -> None:
+def test_what_is_not_public_is_never_connected_to(world: World, tmp_path: Path, host: str) -> None:
     with pytest.raises(VoiceError, match=r"not a public server|cannot be resolved"):
         world.fetch(f"https://{host}/voice", tmp_path)
     assert world.reached == []
@@ -291,9 +286,7 @@ def test_decimal_and_hexadecimal_addresses_are_resolved_as_a_browser_would() -> 
         *("https://voices.example/\u00e9", "https://voices.example/" + "a" * 5000),
     ],
 )
-def test_a_url_that_is_not_plain_https_is_refused(
-    world: World, tmp_path: Path, url: str
-) -> None:
+def test_a_url_that_is_not_plain_https_is_refused(world: World, tmp_path: Path, url: str) -> None:
     with pytest.raises(VoiceError, match="URL") as refused:
         world.fetch(url, tmp_path)
     assert "secret" not in str(refused.value)
@@ -301,9 +294,7 @@ def test_a_url_that_is_not_plain_https_is_refused(
 
 
 @pytest.mark.parametrize("to", ["http://voices.example/voice", "file:///etc/passwd"])
-def test_a_redirect_away_from_https_is_not_followed(
-    world: World, tmp_path: Path, to: str
-) -> None:
+def test_a_redirect_away_from_https_is_not_followed(world: World, tmp_path: Path, to: str) -> None:
     with pytest.raises(VoiceError, match="https"):
         world.fetch(f"https://voices.example/redirect?to={to}", tmp_path)
     assert len(world.reached) == 1

@@ -75,9 +75,7 @@ class GoogleTiming:
         from google.cloud import speech
 
         options = {"api_endpoint": settings.api_endpoint} if settings.api_endpoint else None
-        self._client = speech.SpeechClient(
-            credentials=settings.credentials, client_options=options
-        )
+        self._client = speech.SpeechClient(credentials=settings.credentials, client_options=options)
         self._timeout = settings.timeout
 
     @property
@@ -123,7 +121,9 @@ def language_code(language: str) -> str:
 
 def pcm(samples: NDArray[np.float32]) -> bytes:
     """Encode samples as signed 16 bit, little endian (LINEAR16); what is over full scale clips."""
-    return (np.clip(samples, -1.0, 1.0) * _FULL_SCALE).round().astype("<i2").tobytes()
+    scaled = np.clip(samples, -1.0, 1.0) * np.float32(_FULL_SCALE)
+    encoded: bytes = scaled.round().astype("<i2").tobytes()
+    return encoded
 
 
 def _words(answer: Any, offset: float) -> Iterator[Heard]:

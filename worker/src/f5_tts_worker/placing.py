@@ -67,9 +67,7 @@ def match(texts: Sequence[str], heard: Sequence[Heard]) -> tuple[Spot | None, ..
     return tuple(spots)
 
 
-def fill(
-    texts: Sequence[str], spots: Sequence[Spot | None], duration: float
-) -> tuple[Word, ...]:
+def fill(texts: Sequence[str], spots: Sequence[Spot | None], duration: float) -> tuple[Word, ...]:
     """Give every word a time: in order, none before another's end, all within [0, duration].
 
     What has no spot shares the time that its neighbours leave, by the number of letters; before the

@@ -105,9 +105,7 @@ def load(models: Mapping[str, str | None], cache: Path, device: str) -> Whisperx
     install_punkt(cache / "nltk_data")
     aligners = {}
     for language, name in models.items():
-        model, metadata = load_align_model(
-            language, device, model_name=name, model_dir=str(cache)
-        )
+        model, metadata = load_align_model(language, device, model_name=name, model_dir=str(cache))
         aligners[language] = Aligner(model=model.eval(), metadata=metadata)
     return WhisperxTiming(aligners, device)
 
@@ -129,9 +127,7 @@ def install_punkt(data: Path) -> None:
         nltk.data.path.append(str(data))
 
 
-def stride(
-    texts: Sequence[str], bounds: tuple[float, float], align: Align
-) -> list[Spot | None]:
+def stride(texts: Sequence[str], bounds: tuple[float, float], align: Align) -> list[Spot | None]:
     """Place the words of long audio window by window.
 
     Which words a window holds is estimated from their letters. The estimate is off by a word or
@@ -217,7 +213,9 @@ def _written(text: str, letters: frozenset[str]) -> str:
     """A word as the model is given it: no punctuation, but for the apostrophe that many know."""
     plain = text.replace("\u2019", "'")
     return "".join(
-        character for each in plain for character in (each if each == "'" in letters else spoken(each))
+        character
+        for each in plain
+        for character in (each if each == "'" in letters else spoken(each))
     )
 
 
@@ -240,6 +238,7 @@ def _spot(words: Sequence[Mapping[str, Any]], known: bool) -> Spot | None:
 
 
 def _resampled(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    import librosa
+    import soxr
 
-    return librosa.resample(samples, orig_sr=sample_rate, target_sr=_SAMPLE_RATE)
+    resampled: NDArray[np.float32] = soxr.resample(samples, sample_rate, _SAMPLE_RATE)
+    return resampled

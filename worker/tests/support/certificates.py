@@ -31,7 +31,9 @@ class Authority:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's authority")])
         signs_only = x509.BasicConstraints(ca=True, path_length=0)
         certificate = (
-            _draft(name, name, key).add_extension(signs_only, critical=True).sign(key, hashes.SHA256())
+            _draft(name, name, key)
+            .add_extension(signs_only, critical=True)
+            .sign(key, hashes.SHA256())
         )
         made = cls(directory=directory, certificate=certificate, key=key)
         made.root.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -56,9 +58,7 @@ class Authority:
         files = self.directory / f"{hosts[0]}.pem", self.directory / f"{hosts[0]}.key"
         files[0].write_bytes(certificate.public_bytes(pem))
         files[1].write_bytes(
-            key.private_bytes(
-                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )
         return files
 

@@ -41,23 +41,177 @@ _CLOSING = "\"'\u2019\u201d\u00bb)]}\u300d\u300f\uff09"
 # Words before which a line may break, and after which it must not; of the languages that F5-TTS
 # has models for and that separate words.
 _BREAK_BEFORE = frozenset(
-    "and or but nor so yet because although though if when while where who which that than "
-    "in on at by for from with without into onto over under of to as about after before between "
-    "und oder aber denn weil dass wenn als ob mit von zu auf für bei nach "
-    "et ou mais car donc que qui dans avec pour par sur sans de "
-    "y o pero porque que en con por para sin sobre de "
-    "e ma perché che con per su tra di".split()
+    [
+        "and",
+        "or",
+        "but",
+        "nor",
+        "so",
+        "yet",
+        "because",
+        "although",
+        "though",
+        "if",
+        "when",
+        "while",
+        "where",
+        "who",
+        "which",
+        "that",
+        "than",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "from",
+        "with",
+        "without",
+        "into",
+        "onto",
+        "over",
+        "under",
+        "of",
+        "to",
+        "as",
+        "about",
+        "after",
+        "before",
+        "between",
+        "und",
+        "oder",
+        "aber",
+        "denn",
+        "weil",
+        "dass",
+        "wenn",
+        "als",
+        "ob",
+        "mit",
+        "von",
+        "zu",
+        "auf",
+        "für",
+        "bei",
+        "nach",
+        "et",
+        "ou",
+        "mais",
+        "car",
+        "donc",
+        "que",
+        "qui",
+        "dans",
+        "avec",
+        "pour",
+        "par",
+        "sur",
+        "sans",
+        "de",
+        "y",
+        "o",
+        "pero",
+        "porque",
+        "que",
+        "en",
+        "con",
+        "por",
+        "para",
+        "sin",
+        "sobre",
+        "de",
+        "e",
+        "ma",
+        "perché",
+        "che",
+        "con",
+        "per",
+        "su",
+        "tra",
+        "di",
+    ]
 )
 _NOT_AFTER = frozenset(
-    "a an the my your his her its our their this these those "
-    "der die das den dem des ein eine einen einem einer mein dein sein "
-    "le la les un une des du mon ma mes ton ta tes "
-    "el los las una unos unas mi tu su il lo gli i".split()
+    [
+        "a",
+        "an",
+        "the",
+        "my",
+        "your",
+        "his",
+        "her",
+        "its",
+        "our",
+        "their",
+        "this",
+        "these",
+        "those",
+        "der",
+        "die",
+        "das",
+        "den",
+        "dem",
+        "des",
+        "ein",
+        "eine",
+        "einen",
+        "einem",
+        "einer",
+        "mein",
+        "dein",
+        "sein",
+        "le",
+        "la",
+        "les",
+        "un",
+        "une",
+        "des",
+        "du",
+        "mon",
+        "ma",
+        "mes",
+        "ton",
+        "ta",
+        "tes",
+        "el",
+        "los",
+        "las",
+        "una",
+        "unos",
+        "unas",
+        "mi",
+        "tu",
+        "su",
+        "il",
+        "lo",
+        "gli",
+        "i",
+    ]
 )
 
 # They end with a full stop, and no sentence does; so do initials.
 _ABBREVIATIONS = frozenset(
-    "mr. mrs. ms. dr. prof. st. vs. no. e.g. i.e. etc. z.b. d.h. usw. nr. m. mme. sr. sra.".split()
+    [
+        "mr.",
+        "mrs.",
+        "ms.",
+        "dr.",
+        "prof.",
+        "st.",
+        "vs.",
+        "no.",
+        "e.g.",
+        "i.e.",
+        "etc.",
+        "z.b.",
+        "d.h.",
+        "usw.",
+        "nr.",
+        "m.",
+        "mme.",
+        "sr.",
+        "sra.",
+    ]
 )
 
 # Costs of ending a subtitle there; smaller is better.
@@ -120,8 +274,7 @@ def lay_out(words: Sequence[Word], duration: float, text: str) -> tuple[Cue, ...
 def joined(pieces: Sequence[Piece]) -> str:
     """The pieces of one line as they are read."""
     return "".join(
-        (" " if number and piece.space else "") + piece.text
-        for number, piece in enumerate(pieces)
+        (" " if number and piece.space else "") + piece.text for number, piece in enumerate(pieces)
     )
 
 

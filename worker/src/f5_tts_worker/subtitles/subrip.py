@@ -10,9 +10,7 @@ from f5_tts_worker.subtitles.printing import TIMESTAMP, WORD_JOINER
 
 # What players take for markup: a tag (<i>), overrides of ass ({\an8}, \N) and of MicroDVD ({y:i}),
 # and what looks like a line of times.
-_MARKUP = re.compile(
-    rf"<(?=[A-Za-z/])|\{{(?=\\|[A-Za-z]:)|\\(?=[Nnh])|--(?=>)|{TIMESTAMP.pattern}"
-)
+_MARKUP = re.compile(rf"<(?=[A-Za-z/])|\{{(?=\\|[A-Za-z]:)|\\(?=[Nnh])|--(?=>)|{TIMESTAMP.pattern}")
 
 
 def write(cues: Sequence[Cue]) -> str:

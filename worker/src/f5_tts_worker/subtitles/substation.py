@@ -24,8 +24,9 @@ _FIRST_LETTER_DECIDES = -1  # libass: the direction of each line follows from it
 _ANSI = 0
 _BYTE_ORDER_MARK = "\ufeff"  # without it VSFilter takes the file for the system's code page
 
-# A joiner after a backslash leaves it a backslash. "{" opens override tags. libass shows "\{" as a brace; VSFilter shows the backslash, then takes
-# the "{}" for empty tags: no renderer hides text. A "}" without opening is shown by both.
+# A joiner after a backslash leaves it a backslash. "{" opens override tags: libass shows "\{" as a
+# brace; VSFilter shows the backslash, then takes the "{}" for empty tags. No renderer hides text. A
+# "}" without opening is shown by both.
 _ESCAPES = str.maketrans({"\\": f"\\{WORD_JOINER}", "{": "\\{{}"})
 
 

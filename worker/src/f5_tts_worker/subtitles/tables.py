@@ -49,7 +49,7 @@ def write_json(words: Sequence[Word], duration: float, text: str) -> str:
 
 def _seconds(value: float) -> float:
     """To the millisecond, and never beyond what it was."""
-    return int(value * 10**_DIGITS + 1e-6) / 10**_DIGITS
+    return int(value * 1000 + 1e-6) / 1000
 
 
 def _encodable(text: str) -> str:

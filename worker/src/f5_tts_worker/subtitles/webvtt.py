@@ -13,9 +13,7 @@ _REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 def write(cues: Sequence[Cue]) -> str:
     """Write subtitles; without any, the file is a header and valid."""
-    blocks = (
-        f"\n{_clock(cue.start)} --> {_clock(cue.end)}\n{_text(cue)}\n" for cue in cues
-    )
+    blocks = (f"\n{_clock(cue.start)} --> {_clock(cue.end)}\n{_text(cue)}\n" for cue in cues)
     return "WEBVTT\n" + "".join(blocks)
 
 
