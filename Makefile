@@ -7,7 +7,7 @@ python := $(VENV)/bin/python
 ready  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help test check demo demo-small bench clean
+.PHONY: help test check demo demo-small demo-worker bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: $(ready) ## the whole job around a stand-in platform that has torch (downl
 demo-small: $(ready) ## the same around a platform without torch, for slow connections
 	@$(python) demo/run.py --small
 
+demo-worker: $(ready) ## hear the F5-TTS worker: leaves a wav and an ass file (downloads GBs)
+	@$(python) demo/hear.py $(ARGS)
+
 bench: $(ready) ## measure the warm start (others by name: make bench ARGS="cold plan"; everything: ARGS=all)
 	@$(python) -m bench $(ARGS)
 
@@ -34,7 +37,7 @@ clean: ## remove everything that these commands made
 
 # uv is installed by pip, so that Python is all a machine needs; the rest is installed by uv.
 # Warnings of pip about unused indexes (-qq) would hide what matters; its errors still show.
-$(ready): pyproject.toml
+$(ready): pyproject.toml worker/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo "preheat needs Python 3.10 or newer: install it, or name it: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -42,5 +45,6 @@ $(ready): pyproject.toml
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(python) -m pip install -qq --disable-pip-version-check "uv>=0.13"
-	@$(python) -m uv pip install --quiet --python $(python) --editable . --group dev
+	@$(python) -m uv pip install --quiet --python $(python) --editable . --editable ./worker \
+	  --group dev --group worker/pyproject.toml:dev
 	@touch $@

@@ -1,0 +1,1 @@
+"""The worker, run as the platform runs it."""

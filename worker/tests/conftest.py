@@ -1,0 +1,7 @@
+"""What a test may need of the machine is skipped as the library's own tests skip it."""
+
+from __future__ import annotations
+
+from tests.conftest import pytest_runtest_setup
+
+__all__ = ["pytest_runtest_setup"]

@@ -1,0 +1,1 @@
+"""What the worker's tests run it with."""
