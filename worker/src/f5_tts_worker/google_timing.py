@@ -59,7 +59,7 @@ class GoogleSettings:
     credentials: Any = None
     """A `google.auth` credentials object; None for the application's default."""
     timeout: float = 60.0
-    """Seconds for one call, of which audio longer than 55 s takes several."""
+    """Seconds for one call with its retries; audio longer than 55 s takes several calls."""
 
 
 class GoogleTiming:
@@ -101,6 +101,7 @@ class GoogleTiming:
         return match(texts, heard)
 
     def _recognize(self, speech: Speech, samples: NDArray[np.float32]) -> Any:
+        from google.api_core import exceptions, retry
         from google.cloud import speech as api
 
         config = api.RecognitionConfig(
@@ -111,7 +112,14 @@ class GoogleTiming:
             enable_word_confidence=True,
         )
         audio = api.RecognitionAudio(content=pcm(samples))
-        return self._client.recognize(config=config, audio=audio, timeout=self._timeout)
+        # The client's own retries go on for minutes, whatever `timeout` says.
+        again = retry.Retry(
+            predicate=retry.if_exception_type(exceptions.ServiceUnavailable),
+            timeout=self._timeout,
+        )
+        return self._client.recognize(
+            config=config, audio=audio, retry=again, timeout=self._timeout
+        )
 
 
 def language_code(language: str) -> str:
