@@ -199,3 +199,30 @@ def test_a_working_directory_that_was_removed_takes_no_command_down(
         answer = finished([*inside, *ground.command(*words)], ground.surroundings())
         assert "Traceback" not in answer.stderr
         assert answer.code == 0, answer.stderr
+
+
+@pytest.mark.parametrize("command", [("warm", "--json"), ("run", "--", "true")])
+def test_a_wrong_deadline_is_wrong_usage_in_a_warm_start_too(
+    ground: Ground, index: Index, command: tuple[str, ...]
+) -> None:
+    ground.write(package("good"), index=index)
+    assert ground.warm().code == 0
+    name, *rest = command
+    answer = ground.run(name, "--deadline", "soon", *rest)
+    assert answer.code == 2
+    assert "soon" in answer.stderr
+
+
+def test_a_dry_run_shows_what_would_go_and_no_layer_that_a_pointer_names(
+    ground: Ground, index: Index
+) -> None:
+    ground.write(package("good"), index=index)
+    (layer,) = [ground.warm().packages["good"]["layer"]]
+    os.utime(layer, (1, 1))
+    plain = ground.run("clean", "--dry-run", "--json").document["tiers"]
+    needy = ground.run("clean", "--dry-run", "--need", "900TB", "--json").document["tiers"]
+    met = ground.run("clean", "--dry-run", "--need", "1kB", "--json").document["tiers"]
+    assert layer not in [path for tier in plain for path in tier["paths"]]
+    assert met == []
+    assert Path(layer).is_dir()
+    assert all(tier["paths"] for tier in needy)

@@ -26,6 +26,7 @@ import click
 from preheat import __version__, following, lease, start
 from preheat.cli_options import (
     Options,
+    check_deadline,
     common,
     known_manifest,
     listening,
@@ -89,6 +90,7 @@ def plan(options: Options, locked: bool) -> None:
 def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold: bool) -> None:
     """Make the manifest's packages ready."""
     begin = time.perf_counter()
+    check_deadline(deadline)
     document = None if retry or cold or locked else _follow(options, begin)
     if document is None:
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
@@ -123,6 +125,7 @@ def run(
 ) -> None:
     """Warm, then become COMMAND with everything on its path."""
     begin = time.perf_counter()
+    check_deadline(deadline)
     document = None if retry or locked else _follow(options, begin)
     if document is None:
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
@@ -201,7 +204,7 @@ def lock(options: Options) -> None:
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Show what could be freed; free nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be freed; free nothing.")
 @click.option("--need", metavar="SIZE", help="Stop when that much is free: --need 3GB.")
 @common
 def clean(options: Options, dry_run: bool, need: str | None) -> None:
@@ -222,7 +225,7 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
         sites = ()
     cleaner = Cleaner(store=Store(settings.store), extra=settings.space.clean, sites=sites)
     if dry_run:
-        found = cleaner.survey()
+        found = cleaner.survey_for(size_of(need)) if need else cleaner.survey()
         if options.as_json:
             tiers = [
                 {"name": e.tier.name, "loss": e.tier.loss, "bytes": e.bytes, "paths": e.paths}

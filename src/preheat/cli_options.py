@@ -218,6 +218,22 @@ def size_of(text: str) -> int:
         raise click.BadParameter(f"{text}: a size such as 3GB is allowed") from error
 
 
+def check_deadline(text: str | None) -> None:
+    """A wrong deadline is wrong in a warm start too, which has no use for it.
+
+    Raises:
+        click.BadParameter: it is no duration.
+    """
+    if text is None:
+        return
+    from preheat.words.notation import LIMIT
+
+    try:
+        LIMIT.read(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text}: {LIMIT.allowed}", param_hint="--deadline") from error
+
+
 def listening() -> AbstractContextManager[Listener]:
     """Who is told of progress, as PREHEAT_LOG says."""
     from preheat.progress import listener

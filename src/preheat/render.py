@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import IO, cast
 
 from rich.console import Console
@@ -130,7 +131,16 @@ def show_history(history: Sequence[dict[str, object]]) -> None:
         console().print(
             f"{len(history)} starts remembered: {ready} ready ({ready / len(history):.0%}), "
             f"{warm} warm; the last one was {'warm' if history[-1].get('warm') else 'cold'}"
+            f"{_when(history[-1])}"
         )
+
+
+def _when(line: Mapping[str, object]) -> str:
+    """When that start began, for people."""
+    started = line.get("started")
+    if not isinstance(started, int | float):
+        return ""
+    return f", on {datetime.fromtimestamp(started, timezone.utc):%Y-%m-%d at %H:%M:%S} UTC"
 
 
 def show_settings(rows: Iterable[tuple[str, str, str]]) -> None:

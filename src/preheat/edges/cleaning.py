@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -81,20 +81,39 @@ class Cleaner:
     staging: Staging | None = None
 
     def survey(self) -> tuple[Estimate, ...]:
-        """What could be freed now, the cheapest loss first.
+        """What `clean` would free now, the cheapest loss first.
 
         Raises:
             StoreError: a disk does not answer.
         """
         with answering(self.store.root):
-            return self._survey()
+            return self._survey([each.digest for each in self._stale() if not each.current])
 
-    def _survey(self) -> tuple[Estimate, ...]:
+    def survey_for(self, wanted: int) -> tuple[Estimate, ...]:
+        """What `until_free` would give up for so many bytes, as far as can be told beforehand.
+
+        Raises:
+            StoreError: a disk does not answer.
+        """
+        with answering(self.store.root):
+            lacking = wanted - _free(self.store.root)
+            device = os.stat(_existing(self.store.root)).st_dev
+            found = []
+            for each in self._survey([stale.digest for stale in self._stale()]):
+                if lacking <= 0:
+                    break
+                here = tuple(p for p in each.paths if _device(_existing(Path(p))) == device)
+                if here:
+                    found.append(replace(each, paths=here))
+                    lacking -= each.bytes
+            return tuple(found)
+
+    def _survey(self, layers: Sequence[str]) -> tuple[Estimate, ...]:
         rules = self._rules()
         *others, added = self._tiers()
         found = [_own(STAGING, self.store.unreferenced_staging())]
         found += [_estimate(tier, rules) for tier in others]
-        found.append(_own(STALE, [self.store.layer(each.digest) for each in self._stale()]))
+        found.append(_own(STALE, [self.store.layer(digest) for digest in layers]))
         found.append(_estimate(added, rules))
         return tuple(found)
 
