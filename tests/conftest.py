@@ -28,6 +28,11 @@ def not_asked_for() -> str | None:
     return f"needs {BIG / 1e9:.0f} GB free in {tempfile.gettempdir()}, which has {free / 1e9:.0f}"
 
 
+def not_long() -> str | None:
+    """Why the rest of a long table does not run: CI has an hour."""
+    return None if os.environ.get("TEST_BIG") == "1" else "set TEST_BIG=1: the whole table is long"
+
+
 def not_root() -> str | None:
     """Why filesystems cannot be mounted."""
     return None if os.geteuid() == 0 else "needs root"
@@ -57,6 +62,7 @@ def no_gpu() -> str | None:
 # In this order, so that the index is not asked on behalf of a test that will not run.
 MISSING: dict[str, Callable[[], str | None]] = {
     "big": not_asked_for,
+    "long": not_long,
     "root": not_root,
     "gpu": no_gpu,
     "network": no_index,

@@ -11,7 +11,7 @@ import io
 import itertools
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +113,19 @@ COMBINATIONS = [
     tuple(name for name, there in zip(OPTIONAL, each, strict=True) if there)
     for each in itertools.product((True, False), repeat=3)
 ]
+IN_CI = (COMBINATIONS[0], COMBINATIONS[-1])
 
 
-@pytest.mark.parametrize("there", COMBINATIONS, ids=lambda names: "+".join(names) or "none")
+def rest(cases: Iterable[Any], in_ci: Collection[Any]) -> list[Any]:
+    """All of the cases; those that CI leaves out are marked as long."""
+    return [
+        pytest.param(case, marks=() if case in in_ci else (pytest.mark.long,)) for case in cases
+    ]
+
+
+@pytest.mark.parametrize(
+    "there", rest(COMBINATIONS, IN_CI), ids=["+".join(names) or "none" for names in COMBINATIONS]
+)
 def test_it_speaks_with_any_of_the_optional_packages_and_says_which_are_missing(
     ground: RealGround, tmp_path: Path, there: Sequence[str]
 ) -> None:
@@ -170,7 +180,7 @@ def abi_broken(name: str, place: Path) -> Project:
     return Project(name=name, version=NEWEST, files=files)
 
 
-@pytest.mark.parametrize("name", OPTIONAL)
+@pytest.mark.parametrize("name", rest(OPTIONAL, ["flash-attn"]))
 @pytest.mark.parametrize(
     ("broken", "said"), [(raising, "made for another CUDA"), (abi_broken, "of_another_torch")]
 )
@@ -185,7 +195,7 @@ def test_it_speaks_beside_a_package_that_is_broken_and_says_how(
     assert said in told.answer["unavailable"][name]
 
 
-@pytest.mark.parametrize("name", OPTIONAL)
+@pytest.mark.parametrize("name", rest(OPTIONAL, ["flash-attn"]))
 def test_it_speaks_beside_a_package_that_is_half_installed(
     ground: RealGround, tmp_path: Path, name: str
 ) -> None:

@@ -100,7 +100,7 @@ def end_of_start(worker: RunningWorker) -> dict[str, Any]:
     raise AssertionError(worker.text())
 
 
-@pytest.mark.parametrize("gigabytes", [3.0, 1.5, 0.7])
+@pytest.mark.parametrize("gigabytes", [pytest.param(3.0, marks=pytest.mark.long), 1.5, 0.7])
 def test_in_little_room_the_worker_serves_or_says_clearly_why_not(
     ground: RealGround, tmp_path: Path, gigabytes: float
 ) -> None:
