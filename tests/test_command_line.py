@@ -226,3 +226,15 @@ def test_a_dry_run_shows_what_would_go_and_no_layer_that_a_pointer_names(
     assert met == []
     assert Path(layer).is_dir()
     assert all(tier["paths"] for tier in needy)
+
+
+def test_the_report_tells_seconds_and_bytes_by_stage(ground: Ground, index: Index) -> None:
+    ground.write(package("good"), package("last"), index=index)
+    document = ground.warm().document
+    stages = {stage["name"]: stage for stage in document["stages"]}
+    assert {"probe", "resolve", "install", "prove"} <= stages.keys()
+    assert all(stage["seconds"] >= 0 for stage in stages.values())
+    rows = document["packages"]
+    for key in ("bytes_predicted", "bytes_actual"):
+        assert stages["install"][key] == sum(row[key] for row in rows) > 0
+        assert stages["prove"][key] == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from preheat.decisions.compose import Composition
@@ -18,6 +18,7 @@ from preheat.words.report import (
     PackageReport,
     PlatformReport,
     Report,
+    StageReport,
     Status,
     VolumeReport,
 )
@@ -99,7 +100,7 @@ class Account:
             capabilities=self._capabilities(),
             paths=self.active.layers,
             volumes=_volumes(self.volumes),
-            stages=pace.stages,
+            stages=(*pace.stages, *_by_package(self.outcomes)),
             platform=_platform(self.platform, self.order.settings.protected),
             started=pace.started,
             store=str(store.root),
@@ -145,6 +146,19 @@ def history_line(report: Report, when: float) -> dict[str, object]:
         "seconds": report.seconds,
         "bytes": sum(package.bytes_actual for package in report.packages),
     }
+
+
+def _by_package(outcomes: Sequence[Outcome]) -> Iterator[StageReport]:
+    """What was done for one package after the other, each stage summed up."""
+    for name in dict.fromkeys(stage for each in outcomes for stage in each.seconds):
+        done = [each for each in outcomes if name in each.seconds]
+        writes = name == "install"
+        yield StageReport(
+            name=name,
+            seconds=round(sum(each.seconds[name] for each in done), 3),
+            bytes_predicted=sum(each.step.disk for each in done) if writes else 0,
+            bytes_actual=sum(each.actual for each in done) if writes else 0,
+        )
 
 
 def _package(outcome: Outcome, store: Store) -> PackageReport:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from preheat.words.cleaning import Estimate, Freed
 from preheat.words.plan import Action, Plan, Shadow, Step
-from preheat.words.report import PackageReport, Report, VolumeReport
+from preheat.words.report import PackageReport, Report, StageReport, VolumeReport
 
 _ENDLESS = 4000
 _STYLE = {
@@ -106,7 +106,7 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
     for capability, name in report.capabilities.items():
         out.print(f"{capability}: {name or 'nothing here can do it'}")
     if report.stages:
-        stages = ", ".join(f"{stage.name} {stage.seconds:.2f} s" for stage in report.stages)
+        stages = ", ".join(map(_stage, report.stages))
         out.print(f"stages: {stages}")
     for volumes in _by_filesystem(report.volumes):
         first = volumes[0]
@@ -133,6 +133,14 @@ def show_history(history: Sequence[dict[str, object]]) -> None:
             f"{warm} warm; the last one was {'warm' if history[-1].get('warm') else 'cold'}"
             f"{_when(history[-1])}"
         )
+
+
+def _stage(stage: StageReport) -> str:
+    text = f"{stage.name} {stage.seconds:.2f} s"
+    if not stage.bytes_predicted:
+        return text
+    predicted, actual = _mb(stage.bytes_predicted), _mb(stage.bytes_actual)
+    return f"{text} ({predicted} MB predicted, {actual} MB written)"
 
 
 def _when(line: Mapping[str, object]) -> str:

@@ -65,10 +65,19 @@ class VolumeReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageReport:
-    """A stage of the start and what it took."""
+    """A stage of the start and what it took.
+
+    What is done for one package after the other (build, install, compile, prove) is summed up over
+    the packages; stages overlap, so that their sum may be more than the start took.
+
+    Attributes:
+        bytes_predicted, bytes_actual: on the store's disk, where the stage writes layers.
+    """
 
     name: str
     seconds: float
+    bytes_predicted: int = 0
+    bytes_actual: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
