@@ -664,6 +664,7 @@ def test_a_verdicts_key_depends_on_the_order_of_layers_the_check_and_the_gpu() -
         verdict_key(("x", "y"), package, replace(here, accelerator=gpu)),
         verdict_key(("x", "y"), replace(package, check="assert a"), here),
         verdict_key(("x", "y"), replace(package, imports=("b",)), here),
+        verdict_key(("x", "y"), package, here.without(["numpy"], RecordState.INCOMPLETE)),
     ]
     assert len(set(keys)) == len(keys)
     assert verdict_key(["x", "y"], replace(package, required=True), here) == keys[0]

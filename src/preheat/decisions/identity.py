@@ -61,9 +61,14 @@ def layer_digest(distributions: Iterable[Locked], platform: Platform, *, bytecod
 
 
 def verdict_key(layers: Sequence[str], package: Package, platform: Platform) -> str:
-    """Names what was proved: a package over ordered layers on a platform, driver and GPUs."""
+    """Names what was proved: a package over ordered layers on a platform, driver and GPUs.
+
+    What killed installs left counts as well: half a package is still found by whoever looks for it.
+    """
+    left = sorted((d.name, d.version or "", d.state.value) for d in platform.leftovers)
     return digest(
         {
+            **({"leftovers": left} if left else {}),
             "layers": list(layers),
             "imports": package.imports,
             "check": package.check,
