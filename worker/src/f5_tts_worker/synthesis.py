@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -138,9 +139,9 @@ class F5Synthesizer:
 
         Whoever calls has pointed the model caches to where they stay: see ``starting``.
         """
+        # Before F5-TTS, whatever the order that imports are sorted into: it hides what is broken.
+        import_module("f5_tts_worker.attention")
         from f5_tts.api import F5TTS
-
-        import f5_tts_worker.attention  # noqa: F401  # hides a flash_attn that is broken
 
         model = F5TTS(
             model=_name_in_configs(settings.name),
