@@ -19,7 +19,8 @@ from preheat.edges.claims import Claims
 from preheat.edges.cleaning import Cleaner
 from preheat.edges.collecting import available, collect, drop_void_mark, stale
 from preheat.edges.leases import EVERYTHING, Leases, locks_work
-from preheat.edges.store import FACTS, LayerFacts, Store
+from preheat.edges.store import FACTS, Store
+from preheat.words.layer import LayerFacts
 
 HOUR = 3600.0
 # Named as leases are; of another machine.

@@ -17,10 +17,11 @@ from preheat.edges.collecting import available
 from preheat.edges.deletion import erase
 from preheat.edges.disk import failed, refusal
 from preheat.edges.proof import Stack
-from preheat.edges.store import LayerFacts, Staging, Store
+from preheat.edges.store import Staging, Store
 from preheat.fetching import Ahead, Fetcher, Scripts
 from preheat.pace import Pace
 from preheat.words.errors import InstallError, StoreError
+from preheat.words.layer import LayerFacts
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 

@@ -39,6 +39,7 @@ from preheat.edges.disk import (
 from preheat.edges.leases import EVERYTHING, Leases
 from preheat.lease import Lease
 from preheat.words.errors import StoreError
+from preheat.words.layer import LayerFacts
 from preheat.words.plan import Verdict
 
 FACTS = ".preheat.json"
@@ -49,30 +50,6 @@ _DIRECTORIES = (
     *("contents", "platforms", "starts", "bootstraps"),
 )
 _HISTORY_KEPT = 1000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerFacts:
-    """What a published layer says of itself.
-
-    Attributes:
-        package: the package of the manifest that it was made for.
-        distributions: name and version of each.
-        payload: bytes of files without bytecode.
-        disk: bytes of blocks, as du counts them.
-        files: how many.
-        hooked: it holds ``.pth`` files.
-        scripts: console script to its ``module:attribute``.
-    """
-
-    digest: str
-    package: str
-    distributions: tuple[tuple[str, str], ...]
-    payload: int
-    disk: int
-    files: int
-    hooked: bool
-    scripts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +190,8 @@ class Store:
             StoreError: it is not there, or was damaged from outside.
         """
         try:
-            stored = json.loads((self.layer(digest) / FACTS).read_text(encoding="utf-8"))
-            stored["distributions"] = tuple(map(tuple, stored["distributions"]))
-            stored["scripts"] = tuple(map(tuple, stored["scripts"]))
-            return LayerFacts(**stored)
+            text = (self.layer(digest) / FACTS).read_text(encoding="utf-8")
+            return LayerFacts.of(json.loads(text))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(
                 f"the layer {self.layer(digest)} is not whole: {error}",
