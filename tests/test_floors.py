@@ -45,6 +45,7 @@ FLOORS = {
     "preheat.slimming": 4,
     "preheat.render_slim": 4,
     "preheat.making_room": 4,
+    "preheat.unpacking": 4,
     "preheat.account": 4,
     "preheat.pace": 4,
     "preheat.doctor": 4,

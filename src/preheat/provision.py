@@ -22,8 +22,9 @@ from preheat.edges.deletion import erase
 from preheat.edges.disk import answering
 from preheat.edges.installation import links
 from preheat.edges.lock_file import write_lock
+from preheat.edges.opening import open_store
 from preheat.edges.pointer import Left, keep_report, leave_pointer
-from preheat.edges.store import Staging, Store
+from preheat.edges.store import Staging
 from preheat.fetching import Ahead, Fetcher
 from preheat.installing import Installer, skip_late, stack_of
 from preheat.making_room import RoomMaker
@@ -46,7 +47,7 @@ class Provision:
         self.order = order
         self._pace = Pace(listener, order.settings.deadline)
         self._packages = by_importance(order.manifest.package)
-        self._store = Store(order.settings.store)
+        self._store = open_store(order.settings)
         self._decision = Decision(order, self._store, self._pace)
 
     def plan(self) -> tuple[Plan, Report]:
@@ -158,6 +159,10 @@ class Provision:
                 while True:
                     outcome = decided.outcome(decided.planner.step(package, progress, later))
                     self._installer(decided, staging, ahead).make_ready(outcome, progress)
+                    if outcome.damaged:
+                        self._tell(outcome)
+                        decided = decided.without_layer(outcome.step.layer)
+                        continue
                     if not outcome.short_of_space or not tries_left:
                         break
                     tries_left -= 1

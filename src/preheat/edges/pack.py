@@ -115,7 +115,7 @@ def read_index(file: Path) -> PackIndex:
             if whole > len(tail):
                 tail = _last(handle, size, whole)
     except OSError as error:
-        raise _damaged(file, error.strerror or str(error)) from error
+        raise _unreadable(file, error) from error
     index = tail[-whole : -_FOOTER.size]
     if hashlib.sha256(index).digest() != digest:
         raise _damaged(file, "its index is not as it was written")
@@ -147,7 +147,7 @@ def unpack(
     try:
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise _damaged(file, error.strerror or str(error)) from error
+        raise _unreadable(file, error) from error
     unpacking = _Unpacking(file=file, handle=handle, target=target, links=[], modes=[])
     try:
         # The first one holds the directories that the others write to.
@@ -288,7 +288,7 @@ class _Unpacking:
             try:
                 part = os.pread(self.handle, min(left, _CHUNK), at)
             except OSError as error:
-                raise _damaged(self.file, error.strerror or str(error)) from error
+                raise _unreadable(self.file, error) from error
             if not part:
                 break
             parts.append(part)
@@ -363,7 +363,12 @@ def _damaged(file: Path, why: str) -> PackError:
     return PackError(
         f"the packed layer {file} cannot be used: {why}",
         hint="the next start makes it again",
+        damaged=True,
     )
+
+
+def _unreadable(file: Path, error: OSError) -> PackError:
+    return PackError(f"the packed layer {file} cannot be read: {error.strerror or error}")
 
 
 _Item = TypeVar("_Item")
