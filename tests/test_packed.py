@@ -431,6 +431,18 @@ def test_a_volume_that_cannot_take_the_packs_costs_only_the_next_worker(small: W
 
 
 @pytest.mark.root
+def test_a_volume_that_has_room_again_gets_the_packs_that_it_could_not_take(small: Worker) -> None:
+    (small.store / "packs").mkdir()
+    other = fill(small.store, 1 * MB)
+    small.warm()
+    before = len(packs(small))
+    other.unlink()
+    result = small.warm("--cold")
+    assert {row["status"] for row in result.report["packages"]} == {"reused"}
+    assert before < len(packs(small)) == 2
+
+
+@pytest.mark.root
 def test_a_local_disk_without_room_is_a_skip_with_its_reason_and_nothing_is_left(
     small: Worker,
 ) -> None:

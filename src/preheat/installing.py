@@ -72,6 +72,7 @@ class Installer:
             if step.action is Action.REUSE:
                 self._bring(outcome)
                 self._reuse(outcome, names, key)
+                self._pack(outcome)
             elif not skip_late(self.pace, outcome):
                 self._make(outcome, progress, names, key)
         except InstallError as error:
@@ -254,15 +255,20 @@ class Installer:
             scripts=scripts,
         )
         self.store.publish(target, facts)
-        if self.store.packed:
-            self._pack(outcome)
+        self._pack(outcome)
         return proof
 
     def _pack(self, outcome: Outcome) -> None:
-        """For the next worker: a volume that cannot take it costs its speed, not this start."""
+        """For the next worker, where the volume has no pack of the layer yet.
+
+        One that cannot take it costs that worker's speed, not this start.
+        """
         step = outcome.step
+        if not self.store.packed or not step.layer or self._is_packed(step.layer):
+            return
+        size = self.store.facts(step.layer).disk
         reason = f"it does not fit on the volume of {self.store.root}"
-        if self.decided.measured_anew().planner.room.takes_packs(outcome.actual):
+        if self.decided.measured_anew().planner.room.takes_packs(size):
             try:
                 with self.pace.part("pack", step.package.name, outcome.seconds):
                     file = self.store.pack(step.layer)
@@ -274,6 +280,9 @@ class Installer:
             except StoreError as error:
                 reason = error.message
         self.pace.listener.event("not-packed", package=step.package.name, reason=reason)
+
+    def _is_packed(self, digest: str) -> bool:
+        return self.store.packs.place(digest).exists()
 
     def _prove_staged(self, step: Step, target: Path, progress: Progress, *, hooked: bool) -> Proof:
         stack = stack_of(self.store, self.decided, progress.layers)

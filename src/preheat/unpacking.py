@@ -14,6 +14,7 @@ from typing import Any
 from preheat import following
 from preheat.edges import bootstrap
 from preheat.edges.cleaning import Cleaner, Shortage
+from preheat.edges.deletion import erase
 from preheat.edges.disk import answering
 from preheat.edges.opening import open_store
 from preheat.edges.probe import ask_interpreter, read_volumes
@@ -46,7 +47,7 @@ def unpack_layers(
         if str(store.local) != facts["local"]:
             raise StoreError(f"layers were unpacked in {facts['local']}, and are in {store.local}")
         with answering(store.root):
-            store.prepare()
+            store.prepare_local()
             interpreter = ask_interpreter(executable)
             work = _Unpacking(
                 store=store, settings=settings, interpreter=interpreter, listener=listener
@@ -74,7 +75,9 @@ class _Unpacking:
             StoreError: a pack is gone or damaged, or there is no room.
             OSError: the disk refuses.
         """
-        self.store.drop_staging()
+        for dead in self.store.unreferenced_staging():
+            # Leases of the dead are for a cold start to remove: on a volume that takes longer.
+            erase(dead)
         with self.store.begin() as staging:
             # From here on no collector takes them: what is marked to go may be gone already.
             staging.lease.hold(digests)

@@ -234,15 +234,23 @@ class Store:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.root, error) from error
+        self.prepare_local()
+        for name in ("", "calls", *_DIRECTORIES, *([PACKS] if self.packed else ())):
+            drop_abandoned(self.root / name)
+        if self.packed:
+            drop_abandoned(self.local)
+
+    def prepare_local(self) -> None:
+        """Makes the directories on this machine's own disk: those of a volume take their time.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         try:
             for name in _LOCAL:
                 (self.local / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.local, error) from error
-        for name in ("", "calls", *_DIRECTORIES, *([PACKS] if self.packed else ())):
-            drop_abandoned(self.root / name)
-        if self.packed:
-            drop_abandoned(self.local)
 
     def _refuse_what_is_none(self) -> None:
         """A directory of something else does not become a store."""
