@@ -236,6 +236,26 @@ def test_a_pack_that_is_cut_short_or_gone_is_made_again(worker: Worker) -> None:
     assert packs(worker) == [first, second]
 
 
+def test_a_pack_that_cannot_be_read_costs_its_package_and_stays(worker: Worker) -> None:
+    worker.warm()
+    shutil.rmtree(worker.place / "disk")
+    for path in packs(worker):
+        path.unlink()
+        # Opening it is refused, whoever asks.
+        path.mkdir()
+    result = worker.warm()
+    assert result.exit == 3
+    # What it shared is in the other one's layer now.
+    assert (result.status("tone"), result.status("noise")) == ("failed", "installed")
+    assert "cannot be read" in result.reason("tone")
+    assert staged(worker) == []
+    unreadable = [path for path in packs(worker) if path.is_dir()]
+    assert len(unreadable) == 2
+    for path in unreadable:
+        path.rmdir()
+    assert worker.warm().bad == {}
+
+
 def test_two_workers_that_unpack_at_once_are_both_ready(worker: Worker) -> None:
     worker.warm()
     empty_disk(worker)

@@ -159,7 +159,7 @@ class Provision:
                 while True:
                     outcome = decided.outcome(decided.planner.step(package, progress, later))
                     self._installer(decided, staging, ahead).make_ready(outcome, progress)
-                    if outcome.damaged:
+                    if outcome.damaged and outcome.step.layer in decided.planner.known.layers:
                         self._tell(outcome)
                         decided = decided.without_layer(outcome.step.layer)
                         continue
