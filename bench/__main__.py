@@ -14,6 +14,7 @@ from bench import (
     sight,
     survival,
     survival_small,
+    volume,
     warm,
 )
 
@@ -28,6 +29,7 @@ BENCHES = {
     "sight": sight,
     "survival": survival,
     "survival-small": survival_small,
+    "volume": volume,
 }
 
 
