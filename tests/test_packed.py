@@ -496,3 +496,27 @@ def test_stale_layers_on_the_local_disk_make_room_for_what_is_unpacked(small: Wo
     assert "not-unpacked" not in result.stderr
     assert not old.exists()
     assert len(unpacked(small)) == 2
+
+
+@pytest.mark.root
+def test_a_local_disk_that_is_full_in_the_middle_of_unpacking_keeps_nothing_of_it(
+    small: Worker,
+) -> None:
+    small.warm()
+    for base in (small.place / "disk").iterdir():
+        shutil.rmtree(base)
+    before = packs(small)
+    store = packed_store(small)
+    store.prepare()
+    other = fill(small.place / "disk", 3 * MB)
+    large = max(before, key=lambda path: path.stat().st_size)
+    digest = large.name.removesuffix(".tar.zst")
+    # As if something else had taken the room after it was planned.
+    with store.begin() as staging:
+        with pytest.raises(OSError, match="No space left"):
+            store.unpack(digest, staging)
+        assert list(staging.place.iterdir()) == []
+        assert store.layers() == frozenset()
+        other.unlink()
+        assert store.unpack(digest, staging).digest == digest
+    assert packs(small) == before
