@@ -21,6 +21,7 @@ from bench import (
     slim,
     survival,
     survival_small,
+    volume,
     warm,
 )
 
@@ -41,6 +42,7 @@ BENCHES = {
     "sight": sight,
     "survival": survival,
     "survival-small": survival_small,
+    "volume": volume,
     "plots": plots,
 }
 ON_A_GPU = ("gpu",)

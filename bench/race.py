@@ -145,7 +145,9 @@ def prepare(root: Path, index: Index) -> Ground:
     """A platform and the manifest; the store is each race's own."""
     platform = make_platform(root / "platform")
     found = Ground(root=root, python=platform.python)
-    found.write(*(package(name, required=True) for name in PACKAGES), index=index)
+    # What is raced for is a directory, also where a network volume would have it packed.
+    wanted = (package(name, required=True) for name in PACKAGES)
+    found.write(*wanted, index=index, layers="directory")
     found.surroundings()
     return found
 

@@ -694,6 +694,7 @@ def volume(role: str, kind: str = "ext4", **more: Any) -> Volume:
 def store(trial: Trial | None = None, **volumes: Volume) -> StoreState:
     return StoreState(
         root="/s",
+        local="/s",
         trial=trial or Trial(place="/s", mount="/", locking=Locking.EXCLUDES),
         volumes=volumes,
         clean_below=0,

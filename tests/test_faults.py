@@ -23,8 +23,9 @@ import pytest
 from preheat.edges import deletion
 from preheat.edges.cleaning import Cleaner
 from preheat.edges.disk import sync_filesystem
-from preheat.edges.store import LayerFacts, Store
+from preheat.edges.store import Store
 from preheat.words.errors import PreheatError, StoreError
+from preheat.words.layer import LayerFacts
 from tests.support import faults
 from tests.support.faults import (
     CHANGES,

@@ -19,7 +19,8 @@ from preheat.edges.claims import Claims
 from preheat.edges.cleaning import Cleaner
 from preheat.edges.collecting import available, collect, drop_void_mark, stale
 from preheat.edges.leases import EVERYTHING, Leases, locks_work
-from preheat.edges.store import FACTS, LayerFacts, Store
+from preheat.edges.store import FACTS, Store
+from preheat.words.layer import LayerFacts
 
 HOUR = 3600.0
 # Named as leases are; of another machine.
@@ -96,7 +97,8 @@ def point_at(store: Store, *digests: str, name: str = "pointer", age: float = 0.
 def using(store: Store, *digests: str) -> dict[str, object]:
     """What a start knows of the layers that it is about to use."""
     layers = [str(store.layer(digest)) for digest in digests]
-    return {"store": str(store.root), "layers": layers, "shared": False}
+    facts = {"store": str(store.root), "local": "", "bootstrap": ""}
+    return {**facts, "layers": layers, "shared": False}
 
 
 # -- who lives -----------------------------------------------------------------------------------
@@ -356,7 +358,7 @@ def test_a_layer_that_came_to_be_held_meanwhile_stays(store: Store) -> None:
         publish(store, digest)
     with store.begin() as staging:
         staging.lease.hold(())
-        taking = collect(store, staging, ["a", "b"])
+        taking = collect(store.ready, staging, ["a", "b"])
         assert next(taking) == "a"
         with holder(store.root / "leases", "b"):
             assert list(taking) == []
@@ -369,7 +371,7 @@ def test_a_start_that_sees_its_layer_marked_does_not_use_it(store: Store) -> Non
     publish(store, "b")
     with store.begin() as staging:
         staging.lease.hold(())
-        taking = collect(store, staging, ["b"])
+        taking = collect(store.ready, staging, ["b"])
         next(taking)
         assert start.hold(using(store, "b")) is None
         held = start.hold(using(store, "a"))
@@ -395,11 +397,11 @@ def test_two_collectors_do_not_get_into_each_others_way(store: Store) -> None:
     with store.begin() as one, store.begin() as two:
         one.lease.hold(())
         two.lease.hold(())
-        first = collect(store, one, ["a"])
+        first = collect(store.ready, one, ["a"])
         assert next(first) == "a"
-        assert list(collect(store, two, ["b"])) == []
+        assert list(collect(store.ready, two, ["b"])) == []
         first.close()
-        assert list(collect(store, two, ["b"])) == ["b"]
+        assert list(collect(store.ready, two, ["b"])) == ["b"]
 
 
 def test_cleaning_without_a_need_leaves_what_a_start_would_use(store: Store) -> None:
@@ -416,6 +418,8 @@ USE = """
 import os, sys, time
 from preheat import start
 facts = {"store": sys.argv[1], "layers": [sys.argv[2]], "shared": False}
+facts |= {"local": "", "bootstrap": ""}
+facts |= {"local": "", "bootstrap": ""}
 until = time.monotonic() + float(sys.argv[3])
 used = lost = 0
 while time.monotonic() < until:
@@ -438,7 +442,7 @@ def test_a_layer_in_use_is_never_collected_however_they_race(store: Store) -> No
     while any(user.poll() is None for user in users):
         with store.begin() as staging:
             staging.lease.hold(())
-            collected += len(list(collect(store, staging, ["a"])))
+            collected += len(list(collect(store.ready, staging, ["a"])))
         publish(store, "a")
     found = [tuple(map(int, user.communicate()[0].split())) for user in users]
     assert sum(lost for _, lost in found) == 0

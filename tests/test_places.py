@@ -387,9 +387,56 @@ def moved(place: Place, host: Host) -> Iterator[Place]:
 
 @pytest.fixture
 def tenant(place: Place, volume: Volume) -> Iterator[Place]:
-    """A place on the first of the volume's hosts."""
+    """A place on the first of the volume's hosts, which keeps layers as directories there."""
     with moved(place, volume.hosts[0]) as there:
-        yield there
+        yield in_directories(there)
+
+
+def in_directories(place: Place) -> Place:
+    """The same place; a network volume would have its layers packed."""
+    ground = dataclasses.replace(place.ground, environment={"PREHEAT_LAYERS": "directory"})
+    return dataclasses.replace(place, ground=ground)
+
+
+def test_a_network_volume_has_layers_packed_and_another_host_unpacks_them_without_an_index(
+    place: Place, volume: Volume, rented: Path
+) -> None:
+    volume.limit(rented, 400_000_000)
+    store = rented / "store"
+    first, second = volume.hosts[:2]
+    local = place.ground.root / "home" / ".cache" / "preheat-layers"
+    with moved(place, first) as here:
+        made = here.warm(store)
+        assert made.code == 0, made.stderr
+        assert [made.status(name) for name in SMALL] == ["installed", "installed"]
+        assert all(path.startswith(f"{local}/") for path in made.document["paths"])
+        assert len(list(first.path(store / "packs").iterdir())) == len(SMALL)
+        assert not first.path(store / "layers").exists()
+    # A disk of its own, on which nothing is.
+    second.cover(local)
+    place.index.forget_requests()
+    there = dataclasses.replace(place, host=second)
+    found = there.warm(store)
+    assert found.code == 0, found.stderr
+    assert (found.document["ready"], found.document["warm"]) == (True, False)
+    assert [found.status(name) for name in SMALL] == ["reused", "reused"]
+    assert there.warm(store).document["warm"]
+    assert place.index.requests == ()
+
+
+def test_a_pack_never_takes_the_last_of_a_quota_from_the_start_that_made_it(
+    place: Place, volume: Volume, rented: Path
+) -> None:
+    store = rented / "store"
+    packages = [package(name, required=True) for name in (*SMALL, "big")]
+    place.ground.write(*packages, index=place.index)
+    volume.limit(rented, CHUNK + 30_000_000)
+    with moved(place, volume.hosts[0]) as here:
+        answer = here.warm(store)
+        assert answer.code == 0, answer.stderr
+        assert "not-packed package=big" in answer.stderr
+        assert len(list(here.host.path(store / "packs").iterdir())) == len(SMALL)
+        assert here.warm(store).document["warm"]
 
 
 def test_what_one_host_made_ready_on_a_network_volume_is_warm_on_another(
@@ -449,7 +496,7 @@ def test_a_quota_that_statvfs_shows_is_planned_for_before_anything_is_fetched(
         moved(place, own.hosts[0]) as there,
     ):
         own.limit(own.path / "tenant", CHUNK + 30_000_000)
-        answer = there.warm(own.path / "store")
+        answer = in_directories(there).warm(own.path / "store")
         assert answer.code == 0, answer.stderr
         assert [answer.status(name) for name in SMALL] == ["installed", "installed"]
         assert "does not fit" in answer.reason("big")

@@ -100,6 +100,8 @@ def test_the_environment_wins_over_the_manifest_and_the_command_line_over_both()
 def test_every_setting_has_a_variable() -> None:
     environment = {
         "PREHEAT_STORE": "/volume",
+        "PREHEAT_LAYERS": "packed",
+        "PREHEAT_LOCAL": "/scratch",
         "PREHEAT_OFFLINE": "1",
         "PREHEAT_COMPILE": "none",
         "PREHEAT_CLEAN_BELOW": "2 GiB",

@@ -18,8 +18,9 @@ import pytest
 
 from preheat.edges import disk
 from preheat.edges.disk import rename_new, write_atomically
-from preheat.edges.store import FACTS, LayerFacts, Store
+from preheat.edges.store import FACTS, Store
 from preheat.words.errors import StoreError
+from preheat.words.layer import LayerFacts
 from preheat.words.plan import Verdict
 
 

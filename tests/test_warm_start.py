@@ -321,10 +321,10 @@ def test_a_flipped_byte_anywhere_in_the_pointer_makes_the_next_start_cold(
         "for where in range(len(data)):\n"
         "    with open(file, 'wb') as out:\n"
         "        out.write(data[:where] + bytes([data[where] ^ 0xFF]) + data[where + 1:])\n"
-        "    if following.follow(manifest, store) is not None:\n"
+        "    if not following.examine(manifest, store)[1]:\n"
         "        followed.append(where)\n"
         "open(file, 'wb').write(data)\n"
-        "print(followed, following.follow(manifest, store) is not None)\n"
+        "print(followed, not following.examine(manifest, store)[1])\n"
     )
     arguments = (settled.manifest, settled.store, pointer(settled))
     assert settled.python(code, *map(str, arguments)) == "[] True"

@@ -39,6 +39,7 @@ class Outcome:
     Attributes:
         lasting: a skip that holds as long as manifest and platform do: an unmet condition.
         remembered: whether the next start may go by it; False for what a deadline decided.
+        damaged: its packed layer turned out to be, and is gone.
         short_of_space: the disk was full while it was made.
         actual: bytes on disk, as du counts them.
         seconds: by stage.
@@ -50,6 +51,7 @@ class Outcome:
     reason: str
     lasting: bool = False
     remembered: bool = True
+    damaged: bool = False
     short_of_space: bool = False
     actual: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class Account:
             started=pace.started,
             store=str(store.root),
             bootstrap=self.active.bootstrap,
+            local=str(store.local) if store.packed else "",
             shared=any(v.role == "store" and not v.quota_known for v in self.volumes),
         )
 

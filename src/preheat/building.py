@@ -170,7 +170,7 @@ class Builder:
             provenance = replace(
                 provenance, seconds=round(built.seconds, 1), memory=built.memory, jobs=count
             )
-            kept = self.store.built.keep(built.wheel, provenance, target)
+            kept = self.store.built.keep(built.wheel, provenance)
         self.pace.listener.event(
             "built",
             package=name,
@@ -198,7 +198,7 @@ class Builder:
         )
 
     def _workshop(self) -> Workshop:
-        free = read_volumes({"store": self.store.root})[0].free
+        free = read_volumes({"local": self.store.local})[0].free
         return read_workshop(
             self.platform.cuda, os.environ, max(0, free - self.order.settings.space.keep_free)
         )

@@ -177,7 +177,10 @@ def status(options: Options) -> None:
 
     show_settings(rows)
     click.echo(f"manifest: {file}")
-    click.echo(f"the next start is cold: {why_cold}" if why_cold else "the next start is warm")
+    if why_cold == following.UNPACK:
+        click.echo(f"the next start unpacks first: {why_cold}")
+    else:
+        click.echo(f"the next start is cold: {why_cold}" if why_cold else "the next start is warm")
 
 
 @main.command()
@@ -213,8 +216,8 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
     Exit status 4 where --need cannot be met; what could go has gone then.
     """
     from preheat.edges.cleaning import Cleaner
+    from preheat.edges.opening import open_store
     from preheat.edges.probe import ask_interpreter
-    from preheat.edges.store import Store
     from preheat.render import show_estimates, show_freed
 
     settings = settings_of(options)
@@ -223,7 +226,7 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
     except PlatformError:
         # Cleaning must be possible whatever is broken.
         sites = ()
-    cleaner = Cleaner(store=Store(settings.store), extra=settings.space.clean, sites=sites)
+    cleaner = Cleaner(store=open_store(settings), extra=settings.space.clean, sites=sites)
     if dry_run:
         found = cleaner.survey_for(size_of(need)) if need else cleaner.survey()
         if options.as_json:
@@ -370,15 +373,15 @@ def slim(options: Options, write: bool) -> None:
 
 def _follow(options: Options, begin: float) -> dict[str, Any] | None:
     """The short path: what the pointer says, where it is valid and no setting is stated here."""
-    facts = None if options.settings else _pointer(options)[0]
-    if facts is None:
+    facts, why = (None, "") if options.settings else _pointer(options)
+    if facts is None or (why and not _unpacked(options, facts)):
         return None
-    following.note(facts)
+    following.note(facts, warm=not why)
     volume = _free(facts["store"])
     return {
         "schema": facts["schema"],
         "ready": all(p.ok for p in map(start.PackageState, facts["packages"]) if p.required),
-        "warm": True,
+        "warm": not why,
         "seconds": round(time.perf_counter() - begin, 6),
         "packages": [{**p, "bytes_predicted": 0, "bytes_actual": 0} for p in facts["packages"]],
         "capabilities": facts["capabilities"],
@@ -386,6 +389,7 @@ def _follow(options: Options, begin: float) -> dict[str, Any] | None:
         "volumes": [volume],
         "bootstrap": facts["bootstrap"],
         "store": facts["store"],
+        "local": facts["local"],
         "shared": facts["shared"],
     }
 
@@ -404,19 +408,33 @@ def _pointer(options: Options) -> tuple[dict[str, Any] | None, str]:
 def _go_cold(
     options: Options, extra: Mapping[str, object], *, retry: bool, locked: bool
 ) -> dict[str, Any]:
-    import signal
-
-    from preheat.edges.child import end_with_parent
     from preheat.edges.lock_file import NAME
     from preheat.provision import Provision
 
-    # A platform that stops a worker sends this first: leave as Ctrl-C does, with nothing behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    end_with_parent()
+    _end_when_told()
     order = order_of(options, extra, locked=NAME if locked else None, retry=retry)
     with listening() as listen:
         made = Provision(order, listen).warm()
     return asdict(made)
+
+
+def _unpacked(options: Options, facts: Mapping[str, Any]) -> bool:
+    """Whether all that a start lacked is there now; where not, a cold start can still do much."""
+    from preheat.unpacking import unpack_layers
+
+    _end_when_told()
+    with listening() as listen:
+        return unpack_layers(facts, settings_of(options), options.python, listen)
+
+
+def _end_when_told() -> None:
+    import signal
+
+    from preheat.edges.child import end_with_parent
+
+    # A platform that stops a worker sends this first: leave as Ctrl-C does, with nothing behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_with_parent()
 
 
 def _held(document: Mapping[str, Any]) -> lease.Lease | None:

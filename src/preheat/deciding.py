@@ -33,7 +33,7 @@ from preheat.words.errors import PlatformChangedError
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Step
-from preheat.words.platform import Platform, RecordState
+from preheat.words.platform import Platform, RecordState, Volume
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +112,10 @@ class Decided:
         volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
         return self.with_room(replace(room, volumes=volumes))
 
+    def without_layer(self, digest: str) -> Decided:
+        """The same, where the store turns out not to have that layer."""
+        return replace(self, planner=self.planner.without_layer(digest))
+
     def with_room(self, room: Room) -> Decided:
         """The same in another room."""
         return replace(self, planner=replace(self.planner, room=room))
@@ -186,12 +190,14 @@ class Decision:
             settled[name] = Step(package=package, action=Action.SKIP, reason=reason)
         taking_part = tuple(p for p in taking_part if p.name not in settled)
         # Only now: the engine has its index pages, and the shadow of the platform is there.
-        places = {"store": settings.store, "cache": settings.store / "staging"}
-        volumes = read_volumes({**places, "temp": tempfile.gettempdir()})
+        there = available(self._store)
+        volumes = self._volumes()
         planner = Planner(
             composition=composition(resolution, taking_part, platform),
             settled=settled,
-            known=Known(layers=available(self._store), verdicts=prover.verdicts),
+            known=Known(
+                layers=there, packed=there - self._store.layers(), verdicts=prover.verdicts
+            ),
             room=Room(volumes=volumes, keep_free=settings.space.keep_free),
             measure=Measure.of(
                 volumes[0], version=platform.interpreter.version, bytecode=settings.compile
@@ -278,6 +284,13 @@ class Decision:
         platform = probe(self._order.executable, self._memory(workplace))
         read = read_cuda(platform, os.environ, settings.cuda.toolkit)
         return replace(platform, cuda=overridden(read, settings.cuda, settings.sources))
+
+    def _volumes(self) -> tuple[Volume, ...]:
+        """Those that a start touches, that of the layers first."""
+        store = self._store
+        places = {"local": store.local} if store.packed else {"store": store.root}
+        places |= {"cache": store.local / "staging", "temp": Path(tempfile.gettempdir())}
+        return read_volumes({**places, "store": store.root} if store.packed else places)
 
     def _memory(self, workplace: Workplace) -> inventory.Memory:
         return inventory.Memory(place=self._store.platforms, keeps=workplace.lasting)

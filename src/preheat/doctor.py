@@ -17,8 +17,9 @@ from preheat.decisions.diagnosis import diagnose
 from preheat.decisions.store_health import PARTS
 from preheat.edges import copies
 from preheat.edges.cuda import read_cuda
-from preheat.edges.layer_files import layer_files
+from preheat.edges.layer_files import layer_files, pack_files
 from preheat.edges.manifest_file import read_manifest, read_settings
+from preheat.edges.opening import open_store
 from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Store
 from preheat.edges.store_trial import try_store
@@ -130,11 +131,13 @@ class Doctor:
         return replace(platform, cuda=overridden(read, stated, sources)), ""
 
     def _store(self, manifest: Manifest, settings: Settings, seen: Examination) -> StoreState:
-        store = Store(settings.store)
+        store = self._look(
+            "the form of the layers", lambda: open_store(settings), Store(settings.store)
+        )
         unreadable = Trial(place=str(store.root), mount=os.sep, error=errno.EIO)
         trial = self._look("the store", lambda: try_store(store.root), unreadable)
         places: dict[str, str | os.PathLike[str]] = {"store": store.root}
-        places |= {part: store.root / part for part in PARTS}
+        places |= {part: store.local / part for part in PARTS}
         if not seen.temp_error:
             places["temp"] = tempfile.gettempdir()
         interpreter = seen.platform.interpreter if seen.platform else None
@@ -143,15 +146,17 @@ class Doctor:
         nothing: dict[str, Volume] = {}
         return StoreState(
             root=str(store.root),
+            local=str(store.local),
             trial=trial,
             volumes=self._look(
                 "the volumes", lambda: {v.role: v for v in read_volumes(places)}, nothing
             ),
             clean_below=settings.space.clean_below,
             keep_free=settings.space.keep_free,
-            linked=tuple(part for part in PARTS if os.path.islink(store.root / part)),
+            linked=tuple(part for part in PARTS if os.path.islink(store.local / part)),
             builds=sum(package.may_build for package in manifest.package),
             layers=layers,
+            packs=self._look("the packed layers", lambda: pack_files(store), none),
             copies=self._look(
                 "copies in the layers", lambda: copies.several(seen.installed, layers), ()
             ),

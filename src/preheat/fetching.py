@@ -76,14 +76,14 @@ class Fetcher:
         def short(free: int) -> None:
             self.decided.engine.interrupt(
                 InstallError(
-                    f"something else has taken space from {self.store.root}: stopped with "
+                    f"something else has taken space from {self.store.local}: stopped with "
                     f"{free / _MB:,.0f} MB left",
                     passing=True,
                     full=True,
                 )
             )
 
-        place = str(self.store.root)
+        place = str(self.store.local)
         return watch(Gauge(place=place, told=told, least=least, short=short))
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-FORMAT = 2
+FORMAT = 3
+UNPACK = "its layers are packed, and not unpacked on this machine yet"
+"""Why a start is not warm where that is all it lacks."""
 DOOMED = "doomed"
 """In a store: the lease of a collector, and the layers that it is about to take away."""
 
@@ -29,24 +31,19 @@ def running() -> tuple[str, str, str | None]:
     return sys.version, sys.prefix, sys.implementation.cache_tag
 
 
-def follow(
+def examine(
     manifest: str, store: str | None = None, interpreter: tuple[str, str, str | None] | None = None
-) -> dict[str, Any] | None:
-    """The facts that a valid pointer for this manifest holds; None where the start is cold.
+) -> tuple[dict[str, Any] | None, str]:
+    """The pointer that was found, and why the next start is not warm; empty if it is.
 
     Args:
         manifest: absolute path.
         store: a store that was named, or None.
         interpreter: whose start it is, as ``running`` spells it; by default the running one's.
+
+    Returns:
+        No pointer where the start is cold; one where all that it lacks is to unpack.
     """
-    facts, reason = examine(manifest, store, interpreter)
-    return None if reason else facts
-
-
-def examine(
-    manifest: str, store: str | None = None, interpreter: tuple[str, str, str | None] | None = None
-) -> tuple[dict[str, Any] | None, str]:
-    """The pointer that was found, and why the next start is cold all the same; empty if warm."""
     version, prefix, cache_tag = interpreter or running()
     try:
         with open(manifest, "rb") as file:
@@ -63,8 +60,8 @@ def examine(
             reason = "the interpreter is another one"
             continue
         reason = next(_differences(facts, text), "")
-        if not reason:
-            return facts, ""
+        if reason in ("", UNPACK):
+            return facts, reason
     return None, reason
 
 
@@ -105,9 +102,10 @@ def pack_pointer(facts: Mapping[str, Any]) -> bytes:
     return binascii.crc32(data).to_bytes(4, "big") + data
 
 
-def note(facts: Mapping[str, Any]) -> None:
-    """Adds a warm start to the store's history, and stamps the pointer with its last use."""
-    line = f'{{"started":{time.time():.3f},"warm":true,{facts["history"]}\n'
+def note(facts: Mapping[str, Any], *, warm: bool = True) -> None:
+    """Adds such a start to the store's history, and stamps the pointer with its last use."""
+    was = "true" if warm else "false"
+    line = f'{{"started":{time.time():.3f},"warm":{was},{facts["history"]}\n'
     try:
         with open(os.path.join(facts["store"], "history.jsonl"), "a", encoding="utf-8") as file:
             file.write(line)
@@ -182,7 +180,7 @@ def _differences(facts: Mapping[str, Any], text: bytes) -> Iterator[str]:
             yield f"the distributions in {row[0]} changed"
     gone = first_gone(facts)
     if gone:
-        yield f"the layer {gone} is gone"
+        yield UNPACK if facts["local"] else f"the layer {gone} is gone"
 
 
 def _same_site(row: list[Any]) -> bool:
@@ -239,5 +237,9 @@ def doomed(store: str) -> list[str]:
 
 
 def first_gone(facts: Mapping[str, Any]) -> str:
-    """The first of a start's layers that is not there; empty where all are."""
-    return next((layer for layer in facts["layers"] if not os.path.isdir(layer)), "")
+    """The first of a start's layers that is not there; empty where all are.
+
+    What children start with counts too where the layers are packed: it is unpacked after them.
+    """
+    places = [*facts["layers"], facts["bootstrap"]] if facts["local"] else facts["layers"]
+    return next((place for place in places if place and not os.path.isdir(place)), "")

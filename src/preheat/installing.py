@@ -19,11 +19,12 @@ from preheat.edges.deletion import erase
 from preheat.edges.device_code import device_code
 from preheat.edges.disk import failed, refusal
 from preheat.edges.proof import Stack
-from preheat.edges.store import LayerFacts, Staging, Store
+from preheat.edges.store import Staging, Store
 from preheat.edges.wheels import Reader
 from preheat.fetching import Ahead, Fetcher, Scripts
 from preheat.pace import Pace
-from preheat.words.errors import InstallError, StoreError
+from preheat.words.errors import InstallError, PackError, StoreError
+from preheat.words.layer import LayerFacts
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 
@@ -103,11 +104,17 @@ class Installer:
                 # What was not foreseen, since another package failed, is held from here on.
                 self.staging.lease.add(step.layer)
             if step.action is Action.REUSE:
+                self._bring(outcome)
                 self._reuse(outcome, names, key)
+                self._pack(outcome)
             elif not skip_late(self.pace, outcome):
                 self._make(outcome, progress, names, key)
         except InstallError as error:
             self._fail(outcome, error, key)
+        except PackError as error:
+            # The pack is gone by now: planned again, it is a layer like one that never was.
+            outcome.damaged = True
+            self._fail(outcome, InstallError(error.message, passing=True), key)
         except StoreError as error:
             self._fail(outcome, _refused(error), key)
         except OSError as error:
@@ -133,6 +140,7 @@ class Installer:
             if not self._is_made(outcome, key):
                 self._judge(outcome, self._install(outcome, progress), key)
             elif outcome.good:
+                self._bring(outcome)
                 self._reuse(outcome, layers, key)
 
     # Others at the same work
@@ -168,6 +176,17 @@ class Installer:
             return False
         outcome.status, outcome.reason = "failed", verdict.reason
         return True
+
+    def _bring(self, outcome: Outcome) -> None:
+        """Unpacks its layer to the local disk, where that is not done yet."""
+        step = outcome.step
+        if not step.layer or step.layer in self.store.layers():
+            return
+        with self.pace.part("unpack", step.package.name, outcome.seconds):
+            facts = self.store.unpack(
+                step.layer, self.staging, lambda seconds: not self.pace.late(step.package)
+            )
+            outcome.actual = facts.disk
 
     def _reuse(self, outcome: Outcome, layers: Sequence[str], key: str) -> None:
         prover = self.decided.prover
@@ -213,7 +232,8 @@ class Installer:
         if refusal(self.staging.place) in _FULL:
             return True
         volumes = self.decided.planner.room.volumes
-        known = all(volume.quota_known for volume in volumes if volume.role == "store")
+        # The first one is where layers are made.
+        known = volumes[0].quota_known
         return not known and staged.is_hollow(self.staging.cache)
 
     def _judge(self, outcome: Outcome, proof: Proof, key: str) -> None:
@@ -272,6 +292,7 @@ class Installer:
             scripts=scripts,
         )
         self.store.publish(target, facts)
+        self._pack(outcome)
         return proof
 
     def _refuse_other_gpus(self, step: Step, target: Path) -> None:
@@ -286,6 +307,32 @@ class Installer:
         why = lacking(device_code(sorted(target.rglob("*.so"))), wanted)
         if why:
             raise InstallError(f"{step.package.name} {why}")
+
+    def _pack(self, outcome: Outcome) -> None:
+        """For the next worker, where the volume has no pack of the layer yet.
+
+        One that cannot take it costs that worker's speed, not this start.
+        """
+        step = outcome.step
+        if not self.store.packed or not step.layer or self._is_packed(step.layer):
+            return
+        size = self.store.facts(step.layer).disk
+        reason = f"it does not fit on the volume of {self.store.root}"
+        if self.decided.measured_anew().planner.room.takes_packs(size):
+            try:
+                with self.pace.part("pack", step.package.name, outcome.seconds):
+                    file = self.store.pack(step.layer)
+                if refusal(file.parent) not in _FULL:
+                    return
+                # What is small is still to be written: verdicts, the pointer.
+                with contextlib.suppress(OSError):
+                    file.unlink()
+            except StoreError as error:
+                reason = error.message
+        self.pace.listener.event("not-packed", package=step.package.name, reason=reason)
+
+    def _is_packed(self, digest: str) -> bool:
+        return self.store.packs.place(digest).exists()
 
     def _prove_staged(self, step: Step, target: Path, progress: Progress, *, hooked: bool) -> Proof:
         stack = stack_of(self.store, self.decided, progress.layers)

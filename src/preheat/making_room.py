@@ -45,7 +45,7 @@ class RoomMaker:
             for need in decided.planner.shortages(self.packages)
         ]
         if self.is_low:
-            shortages.append(Shortage(path=self.store.root, bytes=below))
+            shortages += [Shortage(path=place, bytes=below) for place in self._places]
         return self._clean(shortages, decided) if shortages else decided
 
     def after_shortage(self, decided: Decided, outcome: Outcome, progress: Progress) -> Decided:
@@ -82,5 +82,10 @@ class RoomMaker:
                 self.pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
         return decided.measured_anew()
 
+    @property
+    def _places(self) -> tuple[Path, ...]:
+        """Where layers are made, and where they are kept."""
+        return tuple(dict.fromkeys((self.store.local, self.store.root)))
+
     def _free(self) -> int:
-        return read_volumes({"store": self.store.root})[0].free
+        return min(read_volumes({"store": place})[0].free for place in self._places)

@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
@@ -23,8 +23,9 @@ from preheat.edges.deletion import erase
 from preheat.edges.disk import answering
 from preheat.edges.installation import links
 from preheat.edges.lock_file import write_lock
+from preheat.edges.opening import open_store
 from preheat.edges.pointer import Left, keep_report, leave_pointer
-from preheat.edges.store import Staging, Store
+from preheat.edges.store import Staging
 from preheat.fetching import Ahead, Fetcher
 from preheat.installing import Installer, skip_late, stack_of
 from preheat.making_room import RoomMaker
@@ -42,6 +43,22 @@ from preheat.words.report import Report
 _TRIES_FOR_SPACE = 3
 
 
+@dataclass(kw_only=True, slots=True)
+class _Course:
+    """Where a start stands while it goes from package to package.
+
+    Attributes:
+        tries_left: how often what does not fit may still be planned anew.
+    """
+
+    decided: Decided
+    staging: Staging
+    ahead: Ahead
+    progress: Progress = field(default_factory=Progress)
+    outcomes: list[Outcome] = field(default_factory=list)
+    tries_left: int = _TRIES_FOR_SPACE
+
+
 class Provision:
     """One start. ``plan`` decides and changes nothing; ``warm`` does it."""
 
@@ -49,7 +66,7 @@ class Provision:
         self.order = order
         self._pace = Pace(listener, order.settings.deadline)
         self._packages = by_importance(order.manifest.package)
-        self._store = Store(order.settings.store)
+        self._store = open_store(order.settings)
         self._decision = Decision(order, self._store, self._pace)
 
     def plan(self) -> tuple[Plan, Report]:
@@ -163,48 +180,58 @@ class Provision:
         self, decided: Decided, staging: Staging
     ) -> tuple[Decided, list[Outcome], Progress]:
         """Package after package; those after it are fetched meanwhile, where all has room."""
-        progress = Progress()
-        outcomes: list[Outcome] = []
-        tries_left = _TRIES_FOR_SPACE
-        room = self._room(staging)
         plan = self._announce(decided)
         with Ahead(self._fetcher(decided), staging) as ahead:
+            course = _Course(decided=decided, staging=staging, ahead=ahead)
             if _has_room_ahead(plan, decided, staging):
                 installs = (step for step in plan.steps if step.action is Action.INSTALL)
                 ahead.begin(step for step in installs if not decided.unbuilt(step))
             for index, package in enumerate(self._packages):
-                later = self._packages[index + 1 :]
-                while True:
-                    outcome = decided.outcome(decided.planner.step(package, progress, later))
-                    built = self._installer(decided, staging, ahead).with_built(
-                        outcome, progress, self._decision.reader
-                    )
-                    if built is not decided and outcome.good:
-                        seconds, decided = outcome.seconds, built
-                        outcome = decided.outcome(decided.planner.step(package, progress, later))
-                        outcome.seconds |= seconds
-                    if outcome.good:
-                        last = all(each.name in decided.planner.settled for each in later)
-                        installer = replace(
-                            self._installer(decided, staging, ahead),
-                            last=last,
-                            only=last and not _work_beside(outcomes, later, decided),
-                        )
-                        installer.make_ready(outcome, progress)
-                    if not outcome.short_of_space or not tries_left:
-                        break
-                    tries_left -= 1
-                    decided = room.after_shortage(decided, outcome, progress)
-                if outcome.short_of_space:
-                    decided = room.without_room_for(decided, outcome, progress)
+                outcome = self._make_ready(course, package, self._packages[index + 1 :])
                 if outcome.status in ("installed", "reused"):
-                    progress.accept(outcome.step)
+                    course.progress.accept(outcome.step)
                 elif outcome.status == "failed":
                     # What it shared goes to others now: nothing is as it was planned.
                     ahead.drop()
-                outcomes.append(outcome)
+                course.outcomes.append(outcome)
                 self._tell(outcome)
-        return decided, outcomes, progress
+        return course.decided, course.outcomes, course.progress
+
+    def _make_ready(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
+        """One package's turn: planned anew where a pack is damaged, or a disk was full."""
+        room = self._room(course.staging)
+        while True:
+            outcome = self._try(course, package, later)
+            if outcome.damaged and outcome.step.layer in course.decided.planner.known.layers:
+                self._tell(outcome)
+                course.decided = course.decided.without_layer(outcome.step.layer)
+                continue
+            if not outcome.short_of_space or not course.tries_left:
+                break
+            course.tries_left -= 1
+            course.decided = room.after_shortage(course.decided, outcome, course.progress)
+        if outcome.short_of_space:
+            course.decided = room.without_room_for(course.decided, outcome, course.progress)
+        return outcome
+
+    def _try(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
+        """Built, where it must be; then installed, or taken from the store, and proved."""
+        outcome = self._planned(course, package, later)
+        built = self._installer(course).with_built(outcome, course.progress, self._decision.reader)
+        if built is not course.decided and outcome.good:
+            seconds, course.decided = outcome.seconds, built
+            outcome = self._planned(course, package, later)
+            outcome.seconds |= seconds
+        if outcome.good:
+            last = all(each.name in course.decided.planner.settled for each in later)
+            only = last and not _work_beside(course.outcomes, later, course.decided)
+            installer = replace(self._installer(course), last=last, only=only)
+            installer.make_ready(outcome, course.progress)
+        return outcome
+
+    def _planned(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
+        decided = course.decided
+        return decided.outcome(decided.planner.step(package, course.progress, later))
 
     def _tell(self, outcome: Outcome) -> None:
         self._pace.listener.event(
@@ -219,8 +246,9 @@ class Provision:
     def _fetcher(self, decided: Decided) -> Fetcher:
         return Fetcher(order=self.order, store=self._store, pace=self._pace, decided=decided)
 
-    def _installer(self, decided: Decided, staging: Staging, ahead: Ahead) -> Installer:
-        return Installer(fetcher=self._fetcher(decided), staging=staging, ahead=ahead)
+    def _installer(self, course: _Course) -> Installer:
+        fetcher = self._fetcher(course.decided)
+        return Installer(fetcher=fetcher, staging=course.staging, ahead=course.ahead)
 
     def _announce(self, decided: Decided) -> Plan:
         plan = decided.planner.plan(self._packages)

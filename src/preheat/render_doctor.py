@@ -8,7 +8,7 @@ from rich.text import Text
 
 from preheat.render import console
 from preheat.words.diagnosis import Finding, Harm
-from preheat.words.examination import Examination
+from preheat.words.examination import Examination, StoreState
 
 _STYLE = {Harm.START: "bold red", Harm.USE: "red", Harm.COST: "yellow", Harm.NOTE: "dim"}
 
@@ -61,7 +61,9 @@ def as_document(seen: Examination, findings: Sequence[Finding]) -> dict[str, obj
         if store is None
         else {
             "path": store.root,
+            "local": store.local,
             "layers": len(store.layers),
+            "packs": len(store.packs),
             "volumes": {
                 role: {"path": volume.path, "kind": volume.kind, "free": volume.free}
                 for role, volume in store.volumes.items()
@@ -88,8 +90,15 @@ def _looked_at(seen: Examination) -> list[str]:
         volume = seen.store.volumes.get("store")
         where = f" ({volume.kind}, {volume.free / 1e6:,.0f} MB free)" if volume else ""
         count = len(seen.store.layers)
-        lines.append(f"store: {seen.store.root}{where}, {count} layer{'s' * (count != 1)}")
+        lines.append(f"store: {seen.store.root}{where}, {_layers(seen.store, count)}")
     return lines
+
+
+def _layers(store: StoreState, count: int) -> str:
+    told = f"{count} layer{'s' * (count != 1)}"
+    if store.local == store.root:
+        return told
+    return f"{len(store.packs)} packed; {told} unpacked in {store.local}"
 
 
 def _summary(findings: Sequence[Finding]) -> str:

@@ -10,8 +10,9 @@ from preheat.decisions.plan import by_importance
 from preheat.decisions.slimming import removable
 from preheat.edges import thinning
 from preheat.edges.disk import answering
+from preheat.edges.opening import open_store
 from preheat.edges.proof import Limits, Stack, opened
-from preheat.edges.store import Staging, Store
+from preheat.edges.store import Staging
 from preheat.edges.thinning import Held
 from preheat.installing import stack_of
 from preheat.pace import Pace
@@ -44,7 +45,7 @@ class Slimmer:
     def __init__(self, order: Order, listener: Listener) -> None:
         self._order = order
         self._pace = Pace(listener, None)
-        self._store = Store(order.settings.store)
+        self._store = open_store(order.settings)
 
     def find(self) -> Slimming:
         """Traces, tries without, and tells.
@@ -73,6 +74,9 @@ class Slimmer:
         served = [step for step in steps if step.action is Action.REUSE]
         names = dict.fromkeys(step.layer for step in served if step.layer)
         staging.lease.hold(names)
+        for name in names:
+            if name not in self._store.layers():
+                self._store.unpack(name, staging)
         stack = stack_of(self._store, decided, tuple(names))
         return _Ready(
             decided=decided,

@@ -17,7 +17,15 @@ import sys
 import time
 
 from preheat.activation import activate
-from preheat.following import doomed, first_gone, follow, note, pointer_file, read_pointer
+from preheat.following import (
+    UNPACK,
+    doomed,
+    examine,
+    first_gone,
+    note,
+    pointer_file,
+    read_pointer,
+)
 from preheat.lease import SHARED, USERS_LAST, Lease, take
 
 TYPE_CHECKING = False
@@ -136,12 +144,13 @@ def warm(
     begin = time.perf_counter()
     file = os.path.abspath(manifest or _find_manifest())
     named = None if store is None else os.path.abspath(store)
-    facts = None if retry else follow(file, named)
-    if facts is not None and (lease := hold(facts)) is not None:
+    facts, why = (None, "") if retry else examine(file, named)
+    if facts is not None and not why and (lease := hold(facts)) is not None:
         note(facts)
         ready = Ready(facts, warm=True)
     else:
-        facts, lease = _go_cold_and_hold(file, named, deadline, retry)
+        asked = ["--retry"] if retry else [] if why == UNPACK else ["--cold"]
+        facts, lease = _go_cold_and_hold(file, named, deadline, asked)
         ready = Ready(facts, warm=False)
     atexit.register(lease.release)
     _enter(ready, facts)
@@ -163,7 +172,8 @@ def hold(facts: Mapping[str, Any]) -> Lease | None:
     except OSError:
         # A store that cannot be written can still be started from.
         lease = Lease.nobodys()
-    if any(layer in layers for layer in doomed(facts["store"])) or first_gone(facts):
+    going = doomed(facts["local"] or facts["store"])
+    if any(layer in layers for layer in going) or first_gone(facts):
         lease.release()
         return None
     if facts["shared"] and lease.file:
@@ -237,11 +247,11 @@ def _is_below(place: str, layers: Sequence[str]) -> bool:
 
 
 def _go_cold_and_hold(
-    manifest: str, store: str | None, deadline: float | None, retry: bool
+    manifest: str, store: str | None, deadline: float | None, asked: list[str]
 ) -> tuple[dict[str, Any], Lease]:
     """A cold start; once more, where a layer of it was collected before it was held."""
-    for _ in range(2):
-        facts = _go_cold(manifest, store, deadline, retry)
+    for options in (asked, asked or ["--cold"]):
+        facts = _go_cold(manifest, store, deadline, options)
         lease = hold(facts)
         if lease is not None:
             return facts, lease
@@ -254,12 +264,12 @@ def _go_cold_and_hold(
 
 
 def _go_cold(
-    manifest: str, store: str | None, deadline: float | None, retry: bool
+    manifest: str, store: str | None, deadline: float | None, options: list[str]
 ) -> dict[str, Any]:
     from preheat.edges import child
     from preheat.words.errors import PreheatError
 
-    report = child.provision(manifest, store, deadline, retry=retry)
+    report = child.provision(manifest, store, deadline, options)
     pointer = pointer_file(report["store"], manifest, sys.prefix, sys.implementation.cache_tag)
     facts = read_pointer(pointer)
     if facts is None:

@@ -13,6 +13,9 @@ from preheat.words.lock import Locked
 from preheat.words.manifest import Package
 from preheat.words.plan import Action, Need, Plan, Step, Verdict
 
+_HAS_IT = "the store has its layer"
+_HAS_PACK = "the store has its layer, packed"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -20,10 +23,12 @@ class Known:
 
     Attributes:
         layers: digests of published layers.
+        packed: those of them that are to be unpacked first.
         verdicts: by key; expired failures are not among them.
     """
 
     layers: frozenset[str] = frozenset()
+    packed: frozenset[str] = frozenset()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
@@ -45,7 +50,7 @@ class Progress:
             self.placed[each.name] = step.layer
         if step.layer and step.layer not in self.layers:
             self.layers.append(step.layer)
-        if step.action is Action.INSTALL:
+        if step.action in (Action.INSTALL, Action.REUSE):
             # What the engine unpacked for it is gone again when the next one's turn comes.
             self.load += replace(load_of(step), files=0, directories=0)
 
@@ -68,6 +73,11 @@ class Planner:
     bytecode: str
     notes: Mapping[str, str] = field(default_factory=dict)
 
+    def without_layer(self, digest: str) -> Planner:
+        """The same, where the store turns out not to have that layer."""
+        layers = self.known.layers - {digest}
+        return replace(self, known=replace(self.known, layers=layers))
+
     def plan(self, packages: tuple[Package, ...]) -> Plan:
         """Every package's step, as if each installation succeeds."""
         progress = Progress()
@@ -87,8 +97,10 @@ class Planner:
 
     def shortages(self, packages: tuple[Package, ...]) -> tuple[Need, ...]:
         """What must be free on each volume that is short, so that nothing is left out."""
-        if not any(step.short for step in self.plan(packages).steps):
-            return ()
+        plan = self.plan(packages)
+        if not any(step.short for step in plan.steps):
+            # A volume that is short of room for packs leaves out nothing.
+            return tuple(need for need in plan.needs if self.room.is_short(need))
         endless = replace(self, room=self.room.boundless())
         needs = self.room.needs(_together(endless.plan(packages).steps))
         return tuple(need for need in needs if self.room.is_short(need))
@@ -140,17 +152,18 @@ class Planner:
             return Step(package=package, action=Action.SKIP, reason=failure, version=version)
         footprint = self.measure.footprint(self.composition.contents[d.name] for d in layer)
         present = name in self.known.layers
+        ready = present and name not in self.known.packed
         step = Step(
             package=package,
             action=Action.REUSE if present else Action.INSTALL,
-            reason="the store has its layer" if present else self._why(package),
+            reason=_HAS_IT if ready else _HAS_PACK if present else self._why(package),
             version=version,
             layer=name,
             distributions=layer,
             download=0 if present else sum(d.archive.size or 0 for d in layer),
             payload=footprint.payload,
-            disk=0 if present else footprint.disk,
-            inodes=0 if present else footprint.inodes,
+            disk=0 if ready else footprint.disk,
+            inodes=0 if ready else footprint.inodes,
             files=0 if present else footprint.files,
             directories=0 if present else footprint.directories,
             exact=footprint.exact,
@@ -158,7 +171,7 @@ class Planner:
             shadows=self.composition.shadows(layer),
             over=over,
         )
-        refusal = None if present else self.room.refusal(progress.load + load_of(step))
+        refusal = None if ready else self.room.refusal(progress.load + load_of(step))
         if refusal is None:
             return step
         return Step(
@@ -211,13 +224,17 @@ class Planner:
 
 
 def _together(steps: Iterable[Step]) -> Load:
-    return sum((load_of(step) for step in steps if step.action is Action.INSTALL), Load())
+    bringing = (Action.INSTALL, Action.REUSE)
+    return sum((load_of(step) for step in steps if step.action in bringing), Load())
 
 
 def load_of(step: Step) -> Load:
-    """What installing that step brings."""
+    """What installing that step brings, or unpacking it."""
+    if step.action is Action.REUSE:
+        return Load(disk=step.disk, inodes=step.inodes)
     return Load(
         disk=step.disk,
+        made=step.disk,
         inodes=step.inodes,
         files=step.files,
         directories=step.directories,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from preheat.decisions.packing import SHARE
 from preheat.words.plan import Need
 from preheat.words.platform import Volume
 
@@ -20,9 +21,16 @@ _TEMP_PER_BUILD = 60_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What an installation brings: bytes and inodes in the store, archives fetched, builds run."""
+    """What an installation brings: bytes and inodes in the store, archives fetched, builds run.
+
+    Attributes:
+        disk, inodes: of layers that are made, or unpacked.
+        made: bytes of those that are made, and will be packed where layers are.
+        files, directories: of archives.
+    """
 
     disk: int = 0
+    made: int = 0
     inodes: int = 0
     files: int = 0
     directories: int = 0
@@ -32,6 +40,7 @@ class Load:
     def __add__(self, other: Load) -> Load:
         return Load(
             disk=self.disk + other.disk,
+            made=self.made + other.made,
             inodes=self.inodes + other.inodes,
             # The engine's archives of one package are given back before the next one's come.
             files=max(self.files, other.files),
@@ -53,7 +62,11 @@ def at_once(loads: Iterable[Load]) -> Load:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """The volumes of the store, the engine's cache and temp, and the reserve on the store's."""
+    """The volumes of the store, the engine's cache and temp, and the reserve on the store's.
+
+    Where layers are packed there is one more, ``local``: it holds what the store's does elsewhere.
+    What the store's own holds then are packs, which a start can do without.
+    """
 
     volumes: Sequence[Volume]
     keep_free: int
@@ -63,15 +76,18 @@ class Room:
         devices: dict[int, list[Volume]] = {}
         for volume in self.volumes:
             devices.setdefault(volume.device, []).append(volume)
-        store = self._role("store")
+        holder = self._holder
         found = []
         for volumes in devices.values():
             roles = {volume.role for volume in volumes}
             wanted = inodes = 0
+            if holder.role in roles:
+                wanted += load.disk
+                inodes += load.inodes
+            if "store" in roles and holder.role != "store":
+                wanted += int(SHARE * load.made)
+                inodes += bool(load.made)
             if load.distributions:
-                if "store" in roles:
-                    wanted += load.disk
-                    inodes += load.inodes
                 if "cache" in roles:
                     wanted += _CACHE_BASE + _CACHE_PER_DISTRIBUTION * load.distributions
                     # Files are linked, directories never.
@@ -81,7 +97,7 @@ class Room:
                         # It charges an inode for every further name of a file (shmem_link).
                         inodes += load.files
                     inodes += _CACHE_INODES_PER_DISTRIBUTION * load.distributions
-                    if store.device != volumes[0].device:
+                    if holder.device != volumes[0].device:
                         # No hardlink crosses a filesystem: the cache holds its own copy.
                         wanted += load.disk
                         inodes += load.inodes
@@ -94,7 +110,7 @@ class Room:
                     bytes=wanted,
                     inodes=inodes,
                     free=volumes[0].free,
-                    reserve=self.keep_free if "store" in roles else 0,
+                    reserve=self.keep_free if roles & {"store", holder.role} else 0,
                     kind=volumes[0].kind,
                     quota_known=all(volume.quota_known for volume in volumes),
                 )
@@ -107,13 +123,13 @@ class Room:
         return replace(self, volumes=endless)
 
     def without_room_for(self, load: Load) -> Room:
-        """The same volumes, the store's so small that the load just does not fit.
+        """The same volumes, that of the layers so small that the load just does not fit.
 
         A quota that statvfs does not show is known only by what it refused.
         """
-        store = next(need for need in self.needs(load) if "store" in need.role.split(", "))
-        most = store.bytes + store.reserve - 1
-        device = self._role("store").device
+        role, device = self._holder.role, self._holder.device
+        need = next(need for need in self.needs(load) if role in need.role.split(", "))
+        most = need.bytes + need.reserve - 1
         volumes = tuple(
             replace(volume, free=min(volume.free, most)) if volume.device == device else volume
             for volume in self.volumes
@@ -123,6 +139,10 @@ class Room:
     def refusal(self, load: Load) -> str | None:
         """The sentence that says what is short, or None where the load can be finished."""
         for need in self.needs(load):
+            roles = need.role.split(", ")
+            if "store" in roles and self._holder.role not in roles:
+                # Packs are for the next worker.
+                continue
             if not need.fits:
                 return (
                     f"does not fit on {need.path}: with it {_mb(need.bytes)} are needed, and "
@@ -137,6 +157,11 @@ class Room:
                 )
         return None
 
+    def takes_packs(self, size: int) -> bool:
+        """Whether packs of layers of that size fit beside the reserve; there are none elsewhere."""
+        needs = self.needs(Load(made=size))
+        return all(need.fits for need in needs if "store" in need.role.split(", "))
+
     def is_short(self, need: Need) -> bool:
         """Whether that need's volume cannot give it."""
         left = self.inodes(need)
@@ -146,8 +171,11 @@ class Room:
         """Inodes that are left on that need's volume; None where there is no fixed number."""
         return next(v.inodes for v in self.volumes if v.path == need.path)
 
-    def _role(self, role: str) -> Volume:
-        return next(volume for volume in self.volumes if volume.role == role)
+    @property
+    def _holder(self) -> Volume:
+        """The volume where layers are made."""
+        found = {volume.role: volume for volume in self.volumes}
+        return found.get("local") or found["store"]
 
 
 def _mb(size: int) -> str:

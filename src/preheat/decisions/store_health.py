@@ -176,12 +176,14 @@ def hardlinks(store: StoreState) -> Iterator[Finding]:
 
 def split(store: StoreState) -> Iterator[Finding]:
     """A part of the store on another filesystem: nothing can be linked or renamed into it."""
-    here = store.volumes.get("store")
-    for part in PARTS:
+    packed = store.local != store.root
+    # Where layers are packed, the store is elsewhere by design, and these two stay together.
+    here = store.volumes.get("layers" if packed else "store")
+    for part in PARTS[:1] if packed else PARTS:
         volume = store.volumes.get(part)
         if here is None or volume is None or volume.device == here.device:
             continue
-        place = f"{store.root}/{part}"
+        place = f"{store.local}/{part}"
         linked = part in store.linked
         yield Finding(
             code=Ailment.STORE_SPLIT,
@@ -195,6 +197,15 @@ def split(store: StoreState) -> Iterator[Finding]:
 
 def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
     """Layers that are not as they were published."""
+    for pack in store.packs:
+        if pack.wrong:
+            yield Finding(
+                code=Ailment.DAMAGED_LAYER,
+                harm=Harm.COST,
+                what=pack.wrong,
+                why="the start that needs it makes its layer again",
+                mend=mending.remove([pack.path]),
+            )
     for layer in store.layers:
         if layer.wrong:
             whose = (
@@ -246,7 +257,7 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
         # Layers never change, so that equal files in them may be one.
         mend=mending.remove(spare)
         if spare
-        else mending.command("hardlink", "-t", f"{store.root}/layers"),
+        else mending.command("hardlink", "-t", f"{store.local}/layers"),
     )
 
 

@@ -56,7 +56,7 @@ def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
     lines += [("hooked", layer) for layer in activated.hooked]
     path = "".join(f"{kind} {value}\n" for kind, value in lines)
     name = digest([source, leases, path, activated.scripts, interpreter.executable])[:32]
-    target = store.root / "bootstraps" / name
+    target = store.local / "bootstraps" / name
     if target.is_dir():
         return target
     with store.stage() as staging:
@@ -67,7 +67,7 @@ def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
             _make_launchers(staged / "bin", interpreter, activated)
             rename_new(staged, target)
         except OSError as error:
-            raise unwritable(store.root, error) from error
+            raise unwritable(store.local, error) from error
     return target
 
 

@@ -66,17 +66,22 @@ def end_with_parent() -> None:
 
 
 def provision(
-    manifest: str, store: str | None, deadline: float | None, *, retry: bool
+    manifest: str, store: str | None, deadline: float | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Runs a cold start and returns its report.
+    """Runs a start and returns its report.
+
+    Args:
+        manifest: its file.
+        store: one that was named.
+        deadline: in seconds.
+        options: others of ``preheat warm``: what makes a start cold where it need not be.
 
     Raises:
         PreheatError: what the child reported.
     """
-    arguments = ["warm", "--cold", "--manifest", manifest]
+    arguments = ["warm", *options, "--manifest", manifest]
     arguments += ["--store", store] if store else []
     arguments += ["--deadline", str(deadline)] if deadline is not None else []
-    arguments += ["--retry"] if retry else []
     return command(arguments)
 
 

@@ -23,12 +23,22 @@ from preheat.edges import deletion
 from preheat.edges.collecting import Stale, collect, stale
 from preheat.edges.conda import unused_packages
 from preheat.edges.disk import answering
-from preheat.edges.store import Staging, Store
+from preheat.edges.store import Shelf, Staging, Store
 from preheat.words.cleaning import Estimate, Freed, Place, Tier
 
 STAGING = Tier(name="staging of starts that ended", loss="nothing", places=())
 STALE = Tier(
     name="layers that nobody uses",
+    loss="a start that needs one makes it again",
+    places=(),
+)
+UNPACKED = Tier(
+    name="unpacked layers that nobody uses here",
+    loss="a start that needs one unpacks it again",
+    places=(),
+)
+PACKED = Tier(
+    name="packed layers that nobody uses",
     loss="a start that needs one makes it again",
     places=(),
 )
@@ -87,7 +97,7 @@ class Cleaner:
             StoreError: a disk does not answer.
         """
         with answering(self.store.root):
-            return self._survey([each.digest for each in self._stale() if not each.current])
+            return self._survey([each for each in self._stale() if not each.current])
 
     def survey_for(self, wanted: int) -> tuple[Estimate, ...]:
         """What `until_free` would give up for so many bytes, as far as can be told beforehand.
@@ -99,7 +109,7 @@ class Cleaner:
             lacking = wanted - _free(self.store.root)
             device = os.stat(_existing(self.store.root)).st_dev
             found = []
-            for each in self._survey([stale.digest for stale in self._stale()]):
+            for each in self._survey(self._stale()):
                 if lacking <= 0:
                     break
                 here = tuple(p for p in each.paths if _device(_existing(Path(p))) == device)
@@ -108,12 +118,13 @@ class Cleaner:
                     lacking -= each.bytes
             return tuple(found)
 
-    def _survey(self, layers: Sequence[str]) -> tuple[Estimate, ...]:
+    def _survey(self, unused: Sequence[Stale]) -> tuple[Estimate, ...]:
         rules = self._rules()
         *others, added = self._tiers()
         found = [_own(STAGING, self.store.unreferenced_staging())]
         found += [_estimate(tier, rules) for tier in others]
-        found.append(_own(STALE, [self.store.layer(digest) for digest in layers]))
+        for shelf, layers in self._by_shelf(unused):
+            found.append(_own(self._tier(shelf), [each.place for each in layers]))
         found.append(_estimate(added, rules))
         return tuple(found)
 
@@ -124,7 +135,7 @@ class Cleaner:
             StoreError: a disk does not answer.
         """
         with answering(self.store.root):
-            unused = [each.digest for each in self._stale() if not each.current]
+            unused = [each for each in self._stale() if not each.current]
             return self._clean(self._steps(unused), lambda: False)
 
     def until_over(self, shortage: Shortage) -> Freed:
@@ -135,7 +146,7 @@ class Cleaner:
         """
         with answering(self.store.root):
             device = os.stat(_existing(shortage.path)).st_dev
-            every = self._steps([each.digest for each in self._stale()])
+            every = self._steps(self._stale())
             steps = (s for s in every if any(_device(place) == device for place in s.places))
             return self._clean(steps, lambda: shortage.over)
 
@@ -157,9 +168,9 @@ class Cleaner:
             freed.append((step.tier.name, max(0, gained)))
         return Freed(tiers=tuple(freed), before=before, after=_free(self.store.root))
 
-    def _steps(self, layers: Sequence[str]) -> Iterator[_Step]:
-        root = [self.store.root]
-        yield _Step(tier=STAGING, places=root, take=lambda: _once(self.store.drop_staging))
+    def _steps(self, stale: Sequence[Stale]) -> Iterator[_Step]:
+        roots = list(dict.fromkeys((self.store.local, self.store.root)))
+        yield _Step(tier=STAGING, places=roots, take=lambda: _once(self.store.drop_staging))
         rules = self._rules()
         *others, added = self._tiers()
         for tier in others:
@@ -168,8 +179,10 @@ class Cleaner:
                 places=_filesystems(tier.places),
                 take=partial(_once, partial(_remove, tier, rules)),
             )
-        if layers:
-            yield _Step(tier=STALE, places=root, take=lambda: self._collect(layers))
+        for shelf, layers in self._by_shelf(stale):
+            if layers:
+                take = partial(self._collect, shelf, [each.digest for each in layers])
+                yield _Step(tier=self._tier(shelf), places=[shelf.base], take=take)
         yield _Step(
             tier=added,
             places=_filesystems(added.places),
@@ -180,13 +193,22 @@ class Cleaner:
         own = self.staging.lease.name if self.staging else ""
         return stale(self.store, self.spared, besides=own)
 
-    def _collect(self, digests: Sequence[str]) -> Pieces:
+    def _by_shelf(self, stale: Sequence[Stale]) -> Iterator[tuple[Shelf, list[Stale]]]:
+        for shelf in self.store.shelves:
+            yield shelf, [each for each in stale if each.shelf == shelf]
+
+    def _tier(self, shelf: Shelf) -> Tier:
+        if shelf.packed:
+            return PACKED
+        return UNPACKED if self.store.packed and shelf == self.store.ready else STALE
+
+    def _collect(self, shelf: Shelf, digests: Sequence[str]) -> Pieces:
         if self.staging is not None:
-            yield from collect(self.store, self.staging, digests)
+            yield from collect(shelf, self.staging, digests)
             return
         with self.store.begin() as staging:
             staging.lease.hold(())
-            yield from collect(self.store, staging, digests)
+            yield from collect(shelf, staging, digests)
 
     def _tiers(self) -> tuple[Tier, ...]:
         return tiers(
@@ -205,7 +227,13 @@ class Cleaner:
         precious = ["/", os.path.expanduser("~"), os.getcwd(), sys.prefix]
         # Where preheat runs in the platform's interpreter, that one's are known without asking.
         ours = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-        closed = [str(self.store.root), *self.sites, *ours, *site.getsitepackages()]
+        closed = [
+            str(self.store.root),
+            str(self.store.local),
+            *self.sites,
+            *ours,
+            *site.getsitepackages(),
+        ]
         return deletion.Rules(
             user=os.geteuid(),
             now=time.time(),
@@ -235,13 +263,19 @@ def _estimate(tier: Tier, rules: deletion.Rules) -> Estimate:
 
 
 def _own(tier: Tier, places: Iterable[Path]) -> Estimate:
-    present = [place for place in places if place.is_dir() and any(place.iterdir())]
+    present = [place for place in places if place.is_file() or _is_filled(place)]
     return Estimate(tier=tier, bytes=sum(map(_unshared, present)), paths=tuple(map(str, present)))
+
+
+def _is_filled(place: Path) -> bool:
+    return place.is_dir() and any(place.iterdir())
 
 
 def _unshared(place: Path) -> int:
     """Bytes of blocks that no name outside keeps alive."""
     found = deletion.Found()
+    if place.is_file():
+        found.meet(place.lstat())
     for parent, _, names in os.walk(place):
         for name in names:
             try:

@@ -17,9 +17,9 @@ from pathlib import Path
 from preheat import following
 from preheat.edges.deletion import erase
 from preheat.edges.disk import clock, write_atomically
-from preheat.edges.leases import EVERYTHING
+from preheat.edges.leases import EVERYTHING, Leases
 from preheat.edges.probe import read_volumes
-from preheat.edges.store import FACTS, Staging, Store
+from preheat.edges.store import Shelf, Staging, Store
 from preheat.words.errors import StoreError
 
 # Between a layer's publication and the lease of whoever uses it lie seconds.
@@ -30,16 +30,23 @@ _SETTLING = 3.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stale:
-    """A layer that nobody alive holds.
+    """A layer that nobody alive holds, in one of its forms.
 
     Attributes:
+        shelf: where it is.
         used: unix time of its last use.
         current: a pointer of the store names it: a start with that manifest would use it.
     """
 
+    shelf: Shelf
     digest: str
     used: float
     current: bool
+
+    @property
+    def place(self) -> Path:
+        """Its directory or its file."""
+        return self.shelf.place(self.digest)
 
 
 def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[Stale, ...]:
@@ -54,52 +61,52 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
     if EVERYTHING in held:
         return ()
     pointed = dict(_pointed(store))
-    now = clock(store.root / "leases")
     found = []
-    for digest in store.layers() - held - frozenset(spared):
-        with contextlib.suppress(OSError):
-            made = (store.layer(digest) / FACTS).stat().st_mtime
-            used = max(made, pointed.get(digest, 0.0))
-            if now - made > _FRESH:
-                found.append(Stale(digest=digest, used=used, current=digest in pointed))
+    for shelf in store.shelves:
+        now = clock(shelf.directory) if shelf.packed else clock(store.root / "leases")
+        for digest in shelf.digests() - held - frozenset(spared):
+            with contextlib.suppress(OSError):
+                made = shelf.witness(digest).stat().st_mtime
+                used = max(made, pointed.get(digest, 0.0))
+                if now - made > _FRESH:
+                    current = digest in pointed
+                    found.append(Stale(shelf=shelf, digest=digest, used=used, current=current))
     return tuple(sorted(found, key=lambda each: (each.current, each.used, each.digest)))
 
 
 def available(store: Store) -> frozenset[str]:
-    """The layers that are there to stay: to be looked at with a lease in hand."""
-    return store.layers() - frozenset(following.doomed(str(store.root)))
+    """The layers that are there to stay, packed or not: to be looked at with a lease in hand."""
+    shelves = (store.ready, store.packs) if store.packed else (store.ready,)
+    found = (shelf.digests() - frozenset(following.doomed(str(shelf.base))) for shelf in shelves)
+    return frozenset().union(*found)
 
 
-def collect(store: Store, staging: Staging, digests: Collection[str]) -> Generator[str, None, None]:
-    """Takes those layers away, one after the other, as long as it is iterated.
+def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generator[str, None, None]:
+    """Takes those layers of a shelf away, one after the other, as long as it is iterated.
 
     A layer that a start has come to hold meanwhile stays.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    mark = store.root / following.DOOMED
+    mark = shelf.base / following.DOOMED
     text = "\n".join([staging.lease.name, *digests])
-    if _is_marked(store, mark):
+    if _is_marked(staging.leases, mark):
         # Another collector is at work.
         return
     write_atomically(mark, text.encode())
     try:
-        if not read_volumes({"store": store.root})[0].quota_known:
+        if not read_volumes({"store": staging.root})[0].quota_known:
+            # Leases are there, also those on layers of the local disk.
             time.sleep(_SETTLING)
         if mark.read_text(encoding="utf-8") != text:
             return
         for digest in digests:
-            held = store.leases.names(besides=staging.lease.name)
+            held = staging.leases.names(besides=staging.lease.name)
             if digest in held or EVERYTHING in held:
                 continue
-            aside = staging.place / f"stale-{digest}"
-            try:
-                store.layer(digest).rename(aside)
-            except OSError:
-                continue
-            erase(aside)
-            yield digest
+            if _take_away(shelf, digest, staging):
+                yield digest
     except OSError as error:
         raise StoreError(f"the mark {mark} cannot be read: {error}") from error
     finally:
@@ -110,18 +117,38 @@ def collect(store: Store, staging: Staging, digests: Collection[str]) -> Generat
 
 def drop_void_mark(store: Store) -> None:
     """Removes the mark of a collector that was killed."""
-    mark = store.root / following.DOOMED
-    if mark.exists() and not _is_marked(store, mark):
-        with contextlib.suppress(OSError):
-            mark.unlink()
+    for base in dict.fromkeys((store.root, store.local)):
+        mark = base / following.DOOMED
+        if mark.exists() and not _is_marked(store.leases, mark):
+            with contextlib.suppress(OSError):
+                mark.unlink()
 
 
-def _is_marked(store: Store, mark: Path) -> bool:
+def _take_away(shelf: Shelf, digest: str, staging: Staging) -> bool:
+    """Whether it is gone, at once for whoever looks: a file is, a directory is when renamed."""
+    place = shelf.place(digest)
+    try:
+        if shelf.packed:
+            place.unlink()
+            return True
+        # In staging of its own filesystem: what a kill leaves there goes with the dead.
+        aside = shelf.base / "staging" / staging.lease.name
+        aside.mkdir(parents=True, exist_ok=True)
+        place.rename(aside / f"stale-{digest}")
+    except OSError:
+        return False
+    erase(aside / f"stale-{digest}")
+    if aside != staging.place:
+        erase(aside)
+    return True
+
+
+def _is_marked(leases: Leases, mark: Path) -> bool:
     try:
         holder = mark.read_text(encoding="utf-8").split("\n", 1)[0]
     except OSError:
         return False
-    return store.leases.lives(holder)
+    return leases.lives(holder)
 
 
 def _pointed(store: Store) -> Iterator[tuple[str, float]]:

@@ -1,5 +1,8 @@
 """Where layers are kept when nobody says so: on a network volume, or else in the user's cache.
 
+Packed ones are unpacked in the user's cache too. A temporary directory would be local more often,
+but its names are predictable, and others could plant layers there.
+
 RunPod mounts a network volume at `/runpod-volume` in serverless workers and at `/workspace` in
 pods (https://docs.runpod.io/storage/network-volumes). `/workspace` is a usual place for other
 things elsewhere, so that it counts only in a pod, and only where something is mounted.
@@ -27,6 +30,12 @@ def default_store(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[P
         return volume / NAME, f"network volume {volume}"
     cache = _user_cache(environ)
     return None if cache is None else (cache / NAME, "user cache directory")
+
+
+def default_local(environ: Mapping[str, str]) -> tuple[Path, str] | None:
+    """The same for packed layers that are unpacked; beside the store, where that is there too."""
+    cache = _user_cache(environ)
+    return None if cache is None else (cache / f"{NAME}-layers", "user cache directory")
 
 
 def _network_volume(environ: Mapping[str, str], root: Path) -> Path | None:

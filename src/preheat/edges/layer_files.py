@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from preheat import following
 from preheat.edges import inventory
+from preheat.edges.pack import read_index
 from preheat.edges.store import FACTS, Store
-from preheat.words.errors import StoreError
+from preheat.words.errors import PackError, StoreError
 from preheat.words.examination import LayerFiles
 from preheat.words.platform import Interpreter
 
@@ -18,7 +19,7 @@ _DIGEST = re.compile(r"[0-9a-f]{32,64}")
 
 def layer_files(store: Store, interpreter: Interpreter | None) -> tuple[LayerFiles, ...]:
     """Every directory that is named like a layer, whole or not."""
-    place = store.root / "layers"
+    place = store.ready.directory
     try:
         # What has another name is nobody's layer, and not ours to judge.
         names = sorted(
@@ -31,6 +32,24 @@ def layer_files(store: Store, interpreter: Interpreter | None) -> tuple[LayerFil
     whole = store.layers()
     used = set(_in_use(store, interpreter))
     return tuple(_layer(store, name, name in whole, used) for name in names)
+
+
+def pack_files(store: Store) -> tuple[LayerFiles, ...]:
+    """Every packed layer; of a damaged one it is said what is wrong, by its index alone."""
+    return tuple(_pack(store, digest) for digest in sorted(store.packs.digests()))
+
+
+def _pack(store: Store, digest: str) -> LayerFiles:
+    file, package, wrong = store.packs.place(digest), "", ""
+    distributions: tuple[tuple[str, str], ...] = ()
+    try:
+        index = read_index(file)
+        package, distributions = index.facts.package, index.facts.distributions
+    except PackError as error:
+        wrong = error.message
+    return LayerFiles(
+        path=str(file), package=package, wrong=wrong, distributions=distributions, in_use=False
+    )
 
 
 def _layer(store: Store, digest: str, known: bool, used: set[str]) -> LayerFiles:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from preheat.edges import toml
-from preheat.edges.default_store import default_store
+from preheat.edges.default_store import default_local, default_store
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import Manifest, parse_manifest, refuse
 from preheat.words.notation import Problem, shown
@@ -84,9 +84,11 @@ def read_settings(
         ManifestError: a variable or an argument is unknown, or its value is not allowed.
     """
     environment = os.environ if environ is None else environ
-    return resolve_settings(
+    settings = resolve_settings(
         manifest, environment, command_line, default_store(environment), Path.cwd()
     )
+    local = default_local(environment) if settings.local is None else None
+    return settings.with_local(local) if local else settings
 
 
 def _project_table(document: Mapping[str, object]) -> object:

@@ -65,6 +65,8 @@ def leave_pointer(store: Store, left: Left) -> None:
         # Then other machines see our processes by their leases only.
         "shared": not read_volumes({"store": store.root})[0].quota_known,
         "store": str(store.root),
+        # Where the layers are unpacked, if the store keeps them packed.
+        "local": str(store.local) if store.packed else "",
         "report": f"{file}.json",
         "history": json.dumps(summary, separators=(",", ":"))[1:],
     }

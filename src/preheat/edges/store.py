@@ -1,4 +1,4 @@
-"""The store on disk: layers, verdicts, locks and the engine's cache, in one directory.
+"""The store on disk: layers, verdicts, locks and the engine's cache, in one directory, or in two.
 
     layers/DIGEST/       published layers, each the site directory that goes on the path
     staging/ID/          what a running start is making, and the engine's cache while it runs
@@ -13,6 +13,11 @@
     starts/              pointers that the warm start follows
     history.jsonl        one line for each start
 
+On a network volume layers are packed, and three of these are on the machine's own disk instead:
+
+    packs/DIGEST.tar.zst a published layer as one file
+    layers/, staging/, bootstraps/   on the local disk: a layer is made there, or unpacked
+
 Everything is written beside its place and renamed into it. A layer's directory appears whole or
 not at all, under a name made of its content.
 """
@@ -22,7 +27,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,47 +39,30 @@ from preheat.edges.disk import (
     rename_new,
     sync_directory,
     sync_filesystem,
+    temporary_name,
     unwritable,
     write_atomically,
 )
 from preheat.edges.leases import EVERYTHING, Leases
+from preheat.edges.pack import read_index, unpack, write_pack
 from preheat.edges.wheelhouse import Wheelhouse
 from preheat.lease import Lease
-from preheat.words.errors import StoreError
+from preheat.words.errors import PackError, StoreError
+from preheat.words.layer import LayerFacts
+from preheat.words.pack import PackIndex
 from preheat.words.plan import Verdict
 
 FACTS = ".preheat.json"
 """What a layer says of itself; no import finds that name."""
 
-_DIRECTORIES = (
-    *("layers", "staging", "leases", "claims", "verdicts", "locks"),
-    *("contents", "platforms", "starts", "bootstraps", "built"),
-)
+PACKS = "packs"
+"""In a store that has it, layers are packed."""
+
+_LOCAL = ("layers", "staging", "bootstraps")
+_SHARED = ("leases", "claims", "verdicts", "locks", "contents", "platforms", "starts", "built")
+_DIRECTORIES = (*_SHARED, *_LOCAL)
+_SUFFIX = ".tar.zst"
 _HISTORY_KEPT = 1000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerFacts:
-    """What a published layer says of itself.
-
-    Attributes:
-        package: the package of the manifest that it was made for.
-        distributions: name and version of each.
-        payload: bytes of files without bytecode.
-        disk: bytes of blocks, as du counts them.
-        files: how many.
-        hooked: it holds ``.pth`` files.
-        scripts: console script to its ``module:attribute``.
-    """
-
-    digest: str
-    package: str
-    distributions: tuple[tuple[str, str], ...]
-    payload: int
-    disk: int
-    files: int
-    hooked: bool
-    scripts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +71,19 @@ class Staging:
 
     Attributes:
         root: the store's.
+        local: where its layers are made: the same, unless they are packed.
         lease: while it is renewed, nobody takes the place for a dead one's.
     """
 
     root: Path
+    local: Path
     lease: Lease
     leases: Leases
 
     @property
     def place(self) -> Path:
-        """A directory on the store's filesystem."""
-        return self.root / "staging" / self.lease.name
+        """A directory on the filesystem of the layers."""
+        return self.local / "staging" / self.lease.name
 
     @property
     def cache(self) -> Path:
@@ -116,7 +106,7 @@ class Staging:
         try:
             made.mkdir()
         except OSError as error:
-            raise unwritable(self.root, error) from error
+            raise unwritable(self.local, error) from error
         try:
             yield made
         finally:
@@ -142,11 +132,73 @@ class Staging:
         return True
 
 
-class Store:
-    """One store. Nothing is created until the first write."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shelf:
+    """Where a store keeps layers in one form.
 
-    def __init__(self, root: Path) -> None:
+    Attributes:
+        base: what holds the mark of a collector that is about to take some away.
+        packed: they are files, and no directories.
+    """
+
+    base: Path
+    packed: bool
+
+    @property
+    def directory(self) -> Path:
+        """Where they are."""
+        return self.base / (PACKS if self.packed else "layers")
+
+    def place(self, digest: str) -> Path:
+        """Where the layer of that digest is, or would be."""
+        return self.directory / (f"{digest}{_SUFFIX}" if self.packed else digest)
+
+    def digests(self) -> frozenset[str]:
+        """Those that are there; a directory that lost its facts counts as absent."""
+        try:
+            names = os.listdir(self.directory)
+        except OSError:
+            return frozenset()
+        if self.packed:
+            ends = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+            return frozenset(name for name in ends if not name.startswith("."))
+        return frozenset(name for name in names if self.witness(name).is_file())
+
+    def witness(self, digest: str) -> Path:
+        """The file that is there as long as the layer is whole."""
+        return self.place(digest) if self.packed else self.place(digest) / FACTS
+
+
+class Store:
+    """One store. Nothing is created until the first write.
+
+    Args:
+        root: its directory.
+        local: a directory on the machine's own disk, where its layers are packed.
+    """
+
+    def __init__(self, root: Path, local: Path | None = None) -> None:
         self.root = root
+        self.local = local or root
+        self.packed = local is not None
+
+    @property
+    def ready(self) -> Shelf:
+        """Layers that can go on the path."""
+        return Shelf(base=self.local, packed=False)
+
+    @property
+    def packs(self) -> Shelf:
+        """Layers as one file each; empty where they are not packed."""
+        return Shelf(base=self.root, packed=True)
+
+    @property
+    def shelves(self) -> tuple[Shelf, ...]:
+        """Everywhere that layers of this store may be, what is lost most cheaply first."""
+        if not self.packed:
+            return (self.ready,)
+        # Directories on a volume that has packs now: from before, or of those who want it so.
+        return (self.ready, Shelf(base=self.root, packed=False), self.packs)
 
     @property
     def leases(self) -> Leases:
@@ -175,7 +227,7 @@ class Store:
 
     def layer(self, digest: str) -> Path:
         """Where the layer of that digest is, or would be."""
-        return self.root / "layers" / digest
+        return self.ready.place(digest)
 
     def prepare(self) -> None:
         """Makes the directories, and removes small files that killed starts left half-written.
@@ -185,12 +237,28 @@ class Store:
         """
         self._refuse_what_is_none()
         try:
-            for name in _DIRECTORIES:
+            for name in (*_SHARED, *([PACKS] if self.packed else ())):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.root, error) from error
-        for name in ("", "calls", *_DIRECTORIES):
+        self.prepare_local()
+        for name in ("", "calls", *_DIRECTORIES, *([PACKS] if self.packed else ())):
             drop_abandoned(self.root / name)
+        self.built.tidy()
+        if self.packed:
+            drop_abandoned(self.local)
+
+    def prepare_local(self) -> None:
+        """Makes the directories on this machine's own disk: those of a volume take their time.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            for name in _LOCAL:
+                (self.local / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.local, error) from error
 
     def _refuse_what_is_none(self) -> None:
         """A directory of something else does not become a store."""
@@ -199,19 +267,15 @@ class Store:
         except OSError:
             return
         names -= {"lost+found"}
-        if names and not names.intersection((*_DIRECTORIES, "calls", "history.jsonl")):
+        if names and not names.intersection((*_DIRECTORIES, PACKS, "calls", "history.jsonl")):
             raise StoreError(
                 f"{self.root} is not empty, and no store of preheat",
                 hint=f"name a directory of its own: {self.root / 'preheat'}",
             )
 
     def layers(self) -> frozenset[str]:
-        """Digests of the published layers; one that lost its facts counts as absent."""
-        try:
-            names = os.listdir(self.root / "layers")
-        except OSError:
-            return frozenset()
-        return frozenset(name for name in names if (self.layer(name) / FACTS).is_file())
+        """Digests of the layers that can go on the path; one without its facts is absent."""
+        return self.ready.digests()
 
     def facts(self, digest: str) -> LayerFacts:
         """What that layer says of itself.
@@ -220,10 +284,8 @@ class Store:
             StoreError: it is not there, or was damaged from outside.
         """
         try:
-            stored = json.loads((self.layer(digest) / FACTS).read_text(encoding="utf-8"))
-            stored["distributions"] = tuple(map(tuple, stored["distributions"]))
-            stored["scripts"] = tuple(map(tuple, stored["scripts"]))
-            return LayerFacts(**stored)
+            text = (self.layer(digest) / FACTS).read_text(encoding="utf-8")
+            return LayerFacts.of(json.loads(text))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(
                 f"the layer {self.layer(digest)} is not whole: {error}",
@@ -290,11 +352,11 @@ class Store:
             StoreError: it cannot be made.
         """
         with self.leases.held([EVERYTHING]) as own:
-            staging = Staging(root=self.root, lease=own, leases=self.leases)
+            staging = Staging(root=self.root, local=self.local, lease=own, leases=self.leases)
             try:
                 staging.place.mkdir(parents=True)
             except OSError as error:
-                raise unwritable(self.root, error) from error
+                raise unwritable(self.local, error) from error
             try:
                 yield staging
             finally:
@@ -312,10 +374,10 @@ class Store:
 
     def unreferenced_staging(self) -> tuple[Path, ...]:
         """Staging whose owner lives no more, on this machine or another."""
-        try:
-            places = sorted((self.root / "staging").iterdir())
-        except OSError:
-            return ()
+        places: list[Path] = []
+        for base in dict.fromkeys((self.local, self.root)):
+            with contextlib.suppress(OSError):
+                places += sorted((base / "staging").iterdir())
         ours = (place for place in places if lease.is_ours(place.name))
         return tuple(place for place in ours if not self.leases.lives(place.name))
 
@@ -332,9 +394,15 @@ class Store:
         Raises:
             StoreError: the disk refuses to keep it; nothing has appeared then.
         """
-        target = self.layer(facts.digest)
         try:
             (staged / FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+        except OSError as error:
+            raise unwritable(self.local, error) from error
+        return self._put(staged, facts.digest)
+
+    def _put(self, staged: Path, digest: str) -> Path:
+        target = self.layer(digest)
+        try:
             sync_filesystem(staged)
             if not rename_new(staged, target) and not (target / FACTS).is_file():
                 # Somebody removed files by hand: what is left goes, out of the way first.
@@ -342,8 +410,85 @@ class Store:
                 rename_new(staged, target)
             sync_directory(target.parent)
         except OSError as error:
-            raise unwritable(self.root, error) from error
+            raise unwritable(self.local, error) from error
         return target
+
+    def pack(self, digest: str) -> Path:
+        """Publishes a layer that is ready as one file; it may be there already.
+
+        Raises:
+            StoreError: the volume refuses to keep it, or it cannot be packed; nothing has
+                appeared then.
+        """
+        target = self.packs.place(digest)
+        staged = temporary_name(target)
+        try:
+            with staged.open("xb") as file:
+                write_pack(self.layer(digest), self.facts(digest), file)
+                file.flush()
+                os.fsync(file.fileno())
+            rename_new(staged, target)
+            sync_directory(target.parent)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                staged.unlink()
+        return target
+
+    def index(self, digest: str) -> PackIndex:
+        """What a packed layer holds; one that is damaged is gone then.
+
+        Raises:
+            PackError: it cannot be used.
+        """
+        file = self.packs.place(digest)
+        try:
+            return read_index(file)
+        except PackError as error:
+            self._forget_damaged(digest, error)
+            raise
+
+    def unpack(
+        self, digest: str, staging: Staging, wait: Callable[[float], bool] = lambda seconds: True
+    ) -> LayerFacts:
+        """Makes a packed layer ready on the local disk; of many on one machine, one does it.
+
+        Args:
+            digest: of the layer.
+            staging: of the start.
+            wait: called with the seconds that another start has been waited for; False gives up.
+
+        Raises:
+            PackError: the pack is damaged; nothing has appeared then, and the pack is gone.
+            StoreError, OSError: the local disk refuses; nothing has appeared then.
+        """
+        machine = lease.machine_number(lease.identity()[0])
+        with staging.claims.claimed(f"{digest}-{machine}", wait):
+            if digest not in self.layers():
+                self._unpack(digest, staging)
+        return self.facts(digest)
+
+    def _unpack(self, digest: str, staging: Staging) -> None:
+        file = self.packs.place(digest)
+        index = self.index(digest)
+        with staging.directory(f"unpack-{digest[:16]}") as place:
+            try:
+                unpack(file, index, place)
+                if index.facts.digest != digest or not (place / FACTS).is_file():
+                    raise PackError(
+                        f"the packed layer {file} holds another one than it says", damaged=True
+                    )
+            except PackError as error:
+                self._forget_damaged(digest, error)
+                raise
+            self._put(place, digest)
+
+    def _forget_damaged(self, digest: str, error: PackError) -> None:
+        """Removes a pack that nobody can use; one that only cannot be read now stays."""
+        if error.data.get("damaged"):
+            with contextlib.suppress(OSError):
+                self.packs.place(digest).unlink()
 
 
 def _texts(directory: Path, suffix: str) -> Iterator[str]:

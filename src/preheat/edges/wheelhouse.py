@@ -3,7 +3,8 @@
     built/SOURCE/ID/NAME.whl             the wheel
     built/SOURCE/ID/provenance.json      how it was built, and what it is for
 
-SOURCE is the sha256 of the source distribution. A directory appears whole, by a rename.
+SOURCE is the sha256 of the source distribution. The wheel is written last, by a rename: without it
+there is nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from preheat.decisions.building import unfit
-from preheat.edges.disk import rename_new, sync_directory, sync_filesystem, unwritable
+from preheat.edges.disk import drop_abandoned, sync_directory, unwritable, write_atomically
 from preheat.words.building import DeviceCode, Provenance, Target
 from preheat.words.lock import Archive
 
@@ -55,30 +55,31 @@ class Wheelhouse:
             if kept is not None:
                 yield kept
 
-    def keep(self, wheel: Path, provenance: Provenance, staging: Path) -> Kept:
+    def keep(self, wheel: Path, provenance: Provenance) -> Kept:
         """Publishes a wheel; an equal one may be there already.
 
         Args:
             wheel: the file.
             provenance: of it.
-            staging: a directory of our own on the store's filesystem.
 
         Raises:
             StoreError: the disk refuses.
         """
-        staged = staging / f"wheel-{provenance.sha256[:16]}"
         place = self.root / provenance.source / provenance.sha256[:16]
+        facts = json.dumps(_document(provenance)).encode()
+        write_atomically(place / _FACTS, facts)
+        write_atomically(place / provenance.filename, wheel.read_bytes())
         try:
-            staged.mkdir()
-            shutil.copyfile(wheel, staged / provenance.filename)
-            (staged / _FACTS).write_text(json.dumps(_document(provenance)), encoding="utf-8")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            sync_filesystem(staged)
-            rename_new(staged, place)
+            sync_directory(place)
             sync_directory(place.parent)
         except OSError as error:
             raise unwritable(self.root, error) from error
         return Kept(archive=_archive(place, provenance), provenance=provenance)
+
+    def tidy(self) -> None:
+        """Removes what writers that were killed left half-written."""
+        for place in self.root.glob("*/*/"):
+            drop_abandoned(place)
 
 
 def sha256_of(file: Path) -> str:

@@ -50,6 +50,12 @@ class StoreError(PreheatError):
     exit_status = 4
 
 
+class PackError(StoreError):
+    """A packed layer is damaged or cut short, or holds what no layer does."""
+
+    code = "pack"
+
+
 class PlatformError(PreheatError):
     """The platform's interpreter cannot be run, or is one that preheat does not support."""
 

@@ -144,13 +144,16 @@ class StoreState:
     """The store and the volumes around it.
 
     Attributes:
+        local: where its layers are on this machine; the same, unless they are packed.
         volumes: by role: ``store``, ``staging`` and ``layers`` in it, ``temp``.
         linked: those of its directories that are symlinks.
         clean_below, keep_free: the settings.
+        packs: packed layers, each a file.
         builds: packages of the manifest that may be built from source.
     """
 
     root: str
+    local: str
     trial: Trial
     volumes: Mapping[str, Volume]
     clean_below: int
@@ -158,6 +161,7 @@ class StoreState:
     linked: tuple[str, ...] = ()
     builds: int = 0
     layers: tuple[LayerFiles, ...] = ()
+    packs: tuple[LayerFiles, ...] = ()
     copies: tuple[Copies, ...] = ()
 
 

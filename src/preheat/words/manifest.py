@@ -40,6 +40,7 @@ from preheat.words.notation import (
     Duration,
     Flag,
     FrozenMap,
+    LayerForm,
     Limit,
     MarkerText,
     Modules,
@@ -363,6 +364,19 @@ class Manifest(_Redacted):
         description="The directory where layers are kept; ~ is the home directory, and a relative "
         "path starts at the manifest's directory. Not stated: `preheat` on the network volume "
         "where the platform mounts one, or else in the user's cache directory.",
+    )
+    layers: LayerForm = Field(
+        default="auto",
+        description="How the store keeps layers: packed, each as one file that every machine "
+        "unpacks to a disk of its own; or as the directories that go on the path. auto: packed "
+        "where the store is on a network filesystem or its volume is slow, and `local` is on "
+        "another one that is neither.",
+    )
+    local: PathText | None = Field(
+        default=None,
+        description="The directory on this machine's own disk where packed layers are unpacked; ~ "
+        "is the home directory, and a relative path starts at the manifest's directory. Not "
+        "stated: `preheat-layers` in the user's cache directory.",
     )
     protected: NamePatterns = Field(
         default=("torch", "torchvision", "torchaudio", "triton", "nvidia-*", "cuda-*"),

@@ -325,6 +325,12 @@ def _bytecode(value: object) -> str:
     return str(value)
 
 
+def _layer_form(value: object) -> str:
+    if value not in ("auto", "packed", "directory"):
+        raise ValueError
+    return str(value)
+
+
 def _url(value: object) -> str:
     text = _text(value)
     try:
@@ -520,6 +526,11 @@ BYTECODE = Notation(
     read=_bytecode,
     json_schema={"enum": ["imported", "all", "none"]},
 )
+LAYER_FORM = Notation(
+    allowed='"auto", "packed" or "directory"',
+    read=_layer_form,
+    json_schema={"enum": ["auto", "packed", "directory"]},
+)
 URL = Notation(
     allowed='a URL that starts with "https://", "http://" or "file://"',
     read=_url,
@@ -543,6 +554,7 @@ Module = Annotated[str, MODULE]
 Check = Annotated[str, CHECK]
 Accelerator = Annotated[str, ACCELERATOR]
 Bytecode = Annotated[str, BYTECODE]
+LayerForm = Annotated[str, LAYER_FORM]
 Url = Annotated[str, URL]
 Names = Annotated[tuple[Name, ...], Several(allowed="an array of names")]
 Alternatives = Annotated[

@@ -66,7 +66,8 @@ class Step:
         distributions: what the layer holds.
         download: bytes of archives to fetch.
         payload: bytes of files, without bytecode.
-        disk: bytes on the store's volume, blocks and every module's bytecode included.
+        disk: bytes on the volume of the layers, blocks and every module's bytecode included; 0
+            where the layer is there already, and not packed.
         inodes: files and directories.
         files, directories: those that the archives bring.
         exact: False where an archive's contents had to be estimated.

@@ -127,6 +127,7 @@ class Report:
         paths: directories that go on the path, in order.
         started: ISO 8601, UTC.
         store: directory of the layers.
+        local: where they are on this machine's own disk, if the store keeps them packed.
         bootstrap: directory that children start with.
         shared: the store's filesystem is one that other machines use too.
     """
@@ -143,5 +144,6 @@ class Report:
     platform: PlatformReport | None = None
     started: str = ""
     store: str = ""
+    local: str = ""
     bootstrap: str = ""
     shared: bool = False

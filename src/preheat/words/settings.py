@@ -21,6 +21,7 @@ from preheat.words.notation import (
     BYTECODE,
     DURATION,
     FLAG,
+    LAYER_FORM,
     LIMIT,
     NAME_PATTERN,
     PATH,
@@ -35,8 +36,8 @@ from preheat.words.notation import (
     redact,
 )
 
-DefaultStore = tuple[Path, str]
-"""A directory for the store where nobody states one, and what it is: "user cache directory"."""
+DefaultPlace = tuple[Path, str]
+"""A directory where nobody states one, and what it is: "user cache directory"."""
 
 PREFIX = "PREHEAT_"
 NOT_SETTINGS = frozenset({"PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG"})
@@ -123,6 +124,8 @@ class Setting:
 
 SETTINGS = (
     Setting(key="store", notation=PATH),
+    Setting(key="layers", notation=LAYER_FORM),
+    Setting(key="local", notation=PATH),
     Setting(key="offline", notation=FLAG),
     Setting(key="compile", notation=BYTECODE),
     Setting(key="space.clean-below", notation=SIZE),
@@ -152,11 +155,14 @@ class Settings:
 
     Attributes:
         store: an absolute path, unless the working directory is unknown.
+        local: likewise; None where this machine has no place for it.
         retry_after: seconds, as are the timeouts and the deadline.
         sources: by the key in the manifest, where each value came from.
     """
 
     store: Path
+    layers: str
+    local: Path | None
     offline: bool
     compile: str
     space: Space
@@ -168,6 +174,14 @@ class Settings:
     index_timeout: float
     deadline: float | None
     sources: FrozenMap[str, Source]
+
+    def with_local(self, default: DefaultPlace) -> Settings:
+        """The same, with a place for unpacked layers that nobody stated."""
+        place, words = default
+        source = Source(kind="default", name=words)
+        return dataclasses.replace(
+            self, local=place, sources=FrozenMap({**self.sources, "local": source})
+        )
 
     def rows(self) -> tuple[tuple[str, str, str], ...]:
         """Key, value and source of every setting as text for a person: without credentials."""
@@ -181,7 +195,7 @@ def resolve_settings(
     manifest: Manifest,
     environment: Mapping[str, str],
     command_line: Mapping[str, object],
-    default_store: DefaultStore | None,
+    default_store: DefaultPlace | None,
     here: Path,
 ) -> Settings:
     """Return the settings that manifest, environment and command line state together.
@@ -221,6 +235,10 @@ def resolve_settings(
     if values["cuda.toolkit"] is not None:
         base = _base(sources["cuda.toolkit"], manifest, here)
         values["cuda.toolkit"] = str(_path(values["cuda.toolkit"], base, environment))
+    if values["local"] is not None:
+        values["local"] = _path(
+            values["local"], _base(sources["local"], manifest, here), environment
+        )
     links_base = _base(sources["index.find-links"], manifest, here)
     values["index.find-links"] = tuple(
         link if "://" in link else str(_path(link, links_base, environment))

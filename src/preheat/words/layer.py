@@ -1,0 +1,41 @@
+"""A published layer, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerFacts:
+    """What a published layer says of itself.
+
+    Attributes:
+        package: the package of the manifest that it was made for.
+        distributions: name and version of each.
+        payload: bytes of files without bytecode.
+        disk: bytes of blocks, as du counts them.
+        files: how many.
+        hooked: it holds ``.pth`` files.
+        scripts: console script to its ``module:attribute``.
+    """
+
+    digest: str
+    package: str
+    distributions: tuple[tuple[str, str], ...]
+    payload: int
+    disk: int
+    files: int
+    hooked: bool
+    scripts: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> LayerFacts:
+        """The facts that a decoded JSON document states.
+
+        Raises:
+            TypeError, KeyError: it is none.
+        """
+        pairs = {key: tuple(map(tuple, document[key])) for key in ("distributions", "scripts")}
+        return cls(**{**document, **pairs})
