@@ -284,14 +284,7 @@ class Provision:
                     outcome.status, outcome.trace = "failed", proof.trace
                     outcome.reason = f"works alone, not with the others: {proof.reason}"
                     skip_late(self._pace, outcome)
-        scripts: dict[str, str] = {}
-        for name in layers:
-            for script, target in self._store.facts(name).scripts:
-                scripts.setdefault(script, target)
-        activated = bootstrap.Activated(
-            layers=stack.layers, hooked=stack.hooked, scripts=tuple(sorted(scripts.items()))
-        )
-        place = bootstrap.make(self._store, decided.platform.interpreter, activated)
+        place = bootstrap.of_layers(self._store, decided.platform.interpreter, layers)
         return Active(layers=stack.layers, hooked=stack.hooked, bootstrap=str(place))
 
     # What is said and left

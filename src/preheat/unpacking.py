@@ -21,7 +21,6 @@ from preheat.edges.probe import ask_interpreter, read_volumes
 from preheat.edges.store import Staging, Store
 from preheat.seams import Listener
 from preheat.words.errors import PreheatError, StoreError
-from preheat.words.layer import LayerFacts
 from preheat.words.platform import Interpreter
 from preheat.words.settings import Settings
 
@@ -52,7 +51,7 @@ def unpack_layers(
             work = _Unpacking(
                 store=store, settings=settings, interpreter=interpreter, listener=listener
             )
-            work.run(digests, facts["hooked"])
+            work.run(digests)
     except PreheatError as error:
         listener.event("not-unpacked", reason=error.message)
         return False
@@ -68,7 +67,7 @@ class _Unpacking:
     interpreter: Interpreter
     listener: Listener
 
-    def run(self, digests: Sequence[str], hooked: Sequence[str]) -> None:
+    def run(self, digests: Sequence[str]) -> None:
         """Unpacks those layers that are not ready, then makes what children start with.
 
         Raises:
@@ -92,7 +91,8 @@ class _Unpacking:
                 self.store.unpack(digest, staging)
             if lacking:
                 self.listener.progress("unpack", len(lacking), len(lacking))
-        self._make_bootstrap(digests, hooked)
+        # The same as the start that left the pointer made: its name is made of what is in it.
+        bootstrap.of_layers(self.store, self.interpreter, digests)
         self.listener.event("unpacked", layers=len(lacking))
 
     def _make_room(self, lacking: Sequence[str], staging: Staging) -> None:
@@ -126,17 +126,3 @@ class _Unpacking:
                 f"{free / 1e6:,.0f} MB are free, of which "
                 f"{self.settings.space.keep_free / 1e6:,.0f} MB stay free by space.keep-free"
             )
-
-    def _make_bootstrap(self, digests: Sequence[str], hooked: Sequence[str]) -> None:
-        """The same as the start that left the pointer made: its name is made of what is in it."""
-        found: list[LayerFacts] = [self.store.facts(digest) for digest in digests]
-        scripts: dict[str, str] = {}
-        for each in found:
-            for name, target in each.scripts:
-                scripts.setdefault(name, target)
-        activated = bootstrap.Activated(
-            layers=tuple(str(self.store.layer(digest)) for digest in digests),
-            hooked=tuple(hooked),
-            scripts=tuple(sorted(scripts.items())),
-        )
-        bootstrap.make(self.store, self.interpreter, activated)

@@ -43,6 +43,25 @@ class Activated:
     scripts: tuple[tuple[str, str], ...]
 
 
+def of_layers(store: Store, interpreter: Interpreter, digests: Iterable[str]) -> Path:
+    """Makes what children start with over those layers, which are published and ready.
+
+    Raises:
+        StoreError: a layer is not there, or the disk refuses.
+    """
+    facts = [store.facts(digest) for digest in digests]
+    scripts: dict[str, str] = {}
+    for each in facts:
+        for name, target in each.scripts:
+            scripts.setdefault(name, target)
+    activated = Activated(
+        layers=tuple(str(store.layer(each.digest)) for each in facts),
+        hooked=tuple(str(store.layer(each.digest)) for each in facts if each.hooked),
+        scripts=tuple(sorted(scripts.items())),
+    )
+    return make(store, interpreter, activated)
+
+
 def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
     """Makes the directory, or finds an equal one.
 
