@@ -420,6 +420,61 @@ def test_a_build_is_ended_at_its_limit_and_not_tried_again_by_surprise(
     assert not list((tmp_path / "store" / "staging").iterdir())
 
 
+def test_a_build_that_failed_ahead_of_time_is_not_begun_again_by_the_next_start(
+    tmp_path: Path, index: Index
+) -> None:
+    tries = tmp_path / "tries"
+    failing = (
+        "import os, pathlib\n"
+        "if 'MAX_JOBS' in os.environ:\n"
+        f"    open({str(tries)!r}, 'a').write('x')\n"
+        "    raise SystemExit('the compiler does not like it')\n"
+    )
+    limits = {"memory": "1MB", "disk": "1MB", "cuda": False}
+    with index:
+        index.publish_sdist(cudaext(), failing)
+        here = worker(tmp_path / "worker", index, package={"build-limits": limits})
+        options = (*here.options, "--python", str(here.platform.python))
+        command = (sys.executable, "-m", "preheat", "build", "--json", *options)
+        built, started = here.run(command), here.warm()
+        after_start = tries.read_text()
+        again = here.run(command)
+
+    assert (built.returncode, again.returncode) == (3, 3)
+    assert json.loads(built.stdout)["wheels"][0]["status"] == "failed"
+    assert started.status("cudaext") == "skipped"
+    assert "failed before on this platform: " in started.reason("cudaext")
+    assert after_start == "x"
+    # Asked for by name, it is tried.
+    assert tries.read_text() == "xx"
+
+
+def test_a_build_tells_how_long_it_has_gone_on(tmp_path: Path, index: Index) -> None:
+    slow = "import os, time\nif 'MAX_JOBS' in os.environ: time.sleep(12)"
+    limits = {"time": "60s", "memory": "1MB", "disk": "1MB", "cuda": False}
+    with index:
+        index.publish_sdist(cudaext(), slow)
+        here = worker(tmp_path, index, package={"build-limits": limits})
+        made = here.warm()
+
+    assert made.status("cudaext") == "installed", made.reason("cudaext")
+    assert 'progress name="build cudaext" percent=' in made.stderr
+
+
+def test_what_a_build_requires_and_cannot_have_is_said_with_its_failure(
+    tmp_path: Path, index: Index
+) -> None:
+    needy = "import the_tool_that_is_nowhere\n"
+    limits = {"memory": "1MB", "disk": "1MB", "cuda": False}
+    with index:
+        index.publish_sdist(cudaext(), needy)
+        package = {"build-limits": limits, "build-requires": ["setuptools", "nowhere-to-be-had"]}
+        made = worker(tmp_path, index, package=package).warm("-v")
+
+    assert made.status("cudaext") == "skipped"
+    assert "nowhere-to-be-had" in made.package("cudaext")["trace"]
+
+
 def test_bug_6_nothing_is_compiled_where_the_manifest_does_not_allow_it(
     tmp_path: Path, index: Index
 ) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from preheat.decisions.building import (
     wheel_name,
 )
 from preheat.decisions.identity import digest
+from preheat.edges.build import Built, Job
 from preheat.edges.device_code import device_code_of_wheel
 from preheat.edges.engine import Engine
 from preheat.edges.probe import read_volumes
@@ -25,6 +25,7 @@ from preheat.edges.store import Staging, Store
 from preheat.edges.wheelhouse import Kept, sha256_of
 from preheat.edges.workshop import read_workshop
 from preheat.pace import Pace
+from preheat.proving import Prover
 from preheat.words.building import Estimate, Provenance, Target, Work, Workshop
 from preheat.words.engine import Request
 from preheat.words.errors import InstallError
@@ -32,6 +33,7 @@ from preheat.words.lock import Lock, Locked
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.platform import Platform
+from preheat.words.proof import Proof
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +46,8 @@ class Unbuilt:
 
     @property
     def key(self) -> str:
-        """The name under which it is claimed."""
-        target = digest(
-            [self.target.abi, self.target.torch, self.target.cuda, *self.target.capabilities]
-        )
-        return f"built-{self.locked.archive.sha256[:32]}-{target[:16]}"
+        """The name under which it is claimed, and under which a failure is remembered."""
+        return f"built-{self.locked.archive.sha256[:32]}-{digest(asdict(self.target))[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +56,14 @@ class Builder:
 
     Attributes:
         platform: what they are compiled against.
+        prover: remembers builds that failed.
     """
 
     order: Order
     store: Store
     pace: Pace
     platform: Platform
+    prover: Prover
 
     def sources(self, lock: Lock, packages: Iterable[Package]) -> Iterator[Unbuilt]:
         """What the lock has as source only, and is to be compiled against the platform."""
@@ -85,18 +86,24 @@ class Builder:
         return self.store.built.find(source.locked.archive.sha256, source.target)
 
     def refusals(self, sources: Iterable[Unbuilt]) -> dict[str, str]:
-        """Package name to the sentence that says why it cannot be built here."""
+        """Package name to the sentence that says why it is not built here, or not again yet."""
         found = {}
         for source in sources:
-            limits = source.package.build_limits
-            left = self.pace.left(source.package)
-            why = refusal(self._workshop(), limits, source.target, left)
+            known = self.prover.verdicts.get(source.key)
+            if known is not None and not known.ok:
+                why: str | None = f"failed before on this platform: {known.reason}"
+            else:
+                why = self.missing(source)
             if why:
-                wheel = self.expected(source).wheel
-                found[source.package.name] = (
-                    f"nobody has built {wheel} for this platform, and {why}"
-                )
+                found[source.package.name] = why
         return found
+
+    def missing(self, source: Unbuilt) -> str | None:
+        """The sentence that says what a build of it lacks here; None where it may begin."""
+        limits, left = source.package.build_limits, self.pace.left(source.package)
+        why = refusal(self._workshop(), limits, source.target, left)
+        wheel = self.expected(source).wheel
+        return f"nobody has built {wheel} for this platform, and {why}" if why else None
 
     def expected(self, source: Unbuilt) -> Estimate:
         """What building it will take here."""
@@ -117,7 +124,8 @@ class Builder:
         """
         kept, status, reason = self.kept_of(source), "kept", ""
         if kept is None:
-            status, reason = "refused", self.refusals([source]).get(source.package.name, "")
+            # Asked for by name, it is tried again, whatever is remembered.
+            status, reason = "refused", self.missing(source) or ""
         if kept is None and not reason:
             try:
                 kept, status = self.build(source, engine, request, staging), "built"
@@ -150,51 +158,72 @@ class Builder:
             InstallError: the build fails, or is ended at its limit.
             StoreError: the disk refuses to keep the wheel.
         """
-        name, limits = source.package.name, source.package.build_limits
-        workshop = self._workshop()
-        count = jobs(workshop, limits)
-        left = self.pace.left(source.package)
-        budget = limits.time if left is None else min(limits.time, left)
-        told = environment(source.target, count, self._cuda_home(), self._includes())
-        self.pace.listener.event("building", package=name, jobs=count, budget_s=round(budget))
+        package, workshop = source.package, self._workshop()
+        count = jobs(workshop, package.build_limits)
+        left = self.pace.left(package)
+        budget = package.build_limits.time if left is None else min(package.build_limits.time, left)
+        label = f"build {package.name}"
+
+        def told(seconds: float) -> None:
+            # As a part of what is allowed: how much of it is done, no compiler tells.
+            self.pace.listener.progress(label, min(seconds / budget, 0.99), 1)
+
+        job = Job(
+            source=source.locked,
+            request=request,
+            variables=environment(source.target, count, self._cuda_home(), self._includes()),
+            seconds=budget,
+            told=told,
+        )
+        self.pace.listener.event(
+            "building", package=package.name, jobs=count, budget_s=round(budget)
+        )
         with staging.directory(f"build-{source.locked.name}") as target:
             try:
-                built = engine.build(source.locked, target, request, told=told, time=budget)
+                built = engine.build(job, target)
             except InstallError as error:
-                if not error.data.get("deadline") or self.pace.late(source.package):
-                    raise
-                raise InstallError(
-                    f"its build was ended after {limits.time / 60:,.0f} minutes (build-limits.time)"
-                ) from error
-            provenance = self._provenance(source, built.wheel, workshop)
-            provenance = replace(
-                provenance, seconds=round(built.seconds, 1), memory=built.memory, jobs=count
-            )
+                raise self._failed(source, error) from error
+            provenance = self._provenance(source, built, workshop, count)
             kept = self.store.built.keep(built.wheel, provenance)
         self.pace.listener.event(
             "built",
-            package=name,
+            package=package.name,
             wheel=provenance.filename,
             seconds=provenance.seconds,
             peak_memory_mb=round(provenance.memory / 1e6),
         )
         return kept
 
-    def _provenance(self, source: Unbuilt, wheel: Path, workshop: Workshop) -> Provenance:
+    def _failed(self, source: Unbuilt, error: InstallError) -> InstallError:
+        """What it failed by; remembered, unless the machine, the network or a deadline did it."""
+        if self.pace.late(source.package) or error.data.get("passing"):
+            return error
+        if error.data.get("deadline"):
+            minutes = source.package.build_limits.time / 60
+            error = InstallError(
+                f"its build was ended after {minutes:,.0f} minutes (build-limits.time)"
+            )
+        failure = Proof(package=source.package.name, ok=False, reason=error.message)
+        self.prover.remember(source.key, failure)
+        return error
+
+    def _provenance(
+        self, source: Unbuilt, built: Built, workshop: Workshop, count: int
+    ) -> Provenance:
         return Provenance(
             name=source.locked.name,
             version=source.locked.version,
             source=source.locked.archive.sha256,
-            filename=wheel.name,
-            sha256=sha256_of(wheel),
-            size=wheel.stat().st_size,
+            filename=built.wheel.name,
+            sha256=sha256_of(built.wheel),
+            size=built.wheel.stat().st_size,
             target=source.target,
-            device=device_code_of_wheel(wheel),
-            seconds=0.0,
-            jobs=1,
-            memory=0,
+            device=device_code_of_wheel(built.wheel),
+            seconds=round(built.seconds, 1),
+            jobs=count,
+            memory=built.memory,
             nvcc=workshop.toolkit if source.target.cuda else "",
-            when=datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds"),
+            when=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
     def _workshop(self) -> Workshop:

@@ -179,7 +179,13 @@ class Decision:
         taking_part = tuple(p for p in left if p.name not in settled)
         if workplace.lasting and taking_part:
             engine.settle()
-        builder = Builder(order=self._order, store=self._store, pace=self._pace, platform=platform)
+        builder = Builder(
+            order=self._order,
+            store=self._store,
+            pace=self._pace,
+            platform=platform,
+            prover=prover,
+        )
         sources = tuple(builder.sources(resolution.lock, taking_part))
         kept = builder.kept(sources)
         if kept:

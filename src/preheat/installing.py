@@ -81,8 +81,8 @@ class Installer:
                         kept = decided.builder.build(
                             source, decided.engine, decided.request, self.staging
                         )
-            except (InstallError, StoreError) as error:
-                failure = error if isinstance(error, InstallError) else _refused(error)
+            except (InstallError, StoreError, OSError) as error:
+                failure = _failure(self.store.root, error)
                 self._fail(outcome, failure, verdict_key(layers, step.package, decided.platform))
                 break
             if kept is None:
@@ -109,16 +109,10 @@ class Installer:
                 self._pack(outcome)
             elif not skip_late(self.pace, outcome):
                 self._make(outcome, progress, names, key)
-        except InstallError as error:
-            self._fail(outcome, error, key)
-        except PackError as error:
-            # The pack is gone by now: planned again, it is a layer like one that never was.
-            outcome.damaged = True
-            self._fail(outcome, InstallError(error.message, passing=True), key)
-        except StoreError as error:
-            self._fail(outcome, _refused(error), key)
-        except OSError as error:
-            self._fail(outcome, _disk_error(self.store.root, error), key)
+        except (InstallError, StoreError, OSError) as error:
+            # A damaged pack is gone by now: planned again, it is a layer like one that never was.
+            outcome.damaged = isinstance(error, PackError)
+            self._fail(outcome, _failure(self.store.root, error), key)
         finally:
             if not self.ahead.begun:
                 # Else others are being linked from there; all of it goes in the end.
@@ -368,12 +362,12 @@ def skip_late(pace: Pace, outcome: Outcome) -> bool:
     return late is not None
 
 
-def _refused(error: StoreError) -> InstallError:
-    return InstallError(error.message, hint=error.hint, passing=True)
-
-
-def _disk_error(store: Path, error: OSError) -> InstallError:
-    """A disk that refused in the middle: this start's trouble, and not the package's."""
-    known: StoreError = failed(store, error)
+def _failure(store: Path, error: InstallError | StoreError | OSError) -> InstallError:
+    """A disk that refused in the middle is this start's trouble, and not the package's."""
+    if isinstance(error, InstallError):
+        return error
+    if isinstance(error, StoreError):
+        return InstallError(error.message, hint=error.hint, passing=True)
+    known = failed(store, error)
     full = error.errno in _FULL
     return InstallError(known.message, hint=known.hint, passing=True, full=full)

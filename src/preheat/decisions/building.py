@@ -112,13 +112,11 @@ def jobs(workshop: Workshop, limits: BuildLimits) -> int:
 def estimate(workshop: Workshop, limits: BuildLimits, target: Target, wheel: str) -> Estimate:
     """What a build will take here."""
     at_once = jobs(workshop, limits)
-    architectures = max(1, len(target.capabilities))
-    seconds = None if limits.cpu_time is None else limits.cpu_time * architectures / at_once
     return Estimate(
         jobs=at_once,
         memory=at_once * limits.memory,
         disk=limits.disk,
-        seconds=seconds,
+        seconds=_seconds(workshop, limits, target),
         wheel=wheel,
     )
 
@@ -137,7 +135,7 @@ def refusal(
     missing = next(_missing(workshop, limits, target), None)
     if missing:
         return missing
-    expected = estimate(workshop, limits, target, "").seconds
+    expected = _seconds(workshop, limits, target)
     budget = limits.time if left is None else min(limits.time, left)
     if expected is not None and expected > budget:
         return (
@@ -145,6 +143,13 @@ def refusal(
             f"jobs, and {budget / 60:,.0f} are allowed (build-limits.time, deadline)"
         )
     return None
+
+
+def _seconds(workshop: Workshop, limits: BuildLimits, target: Target) -> float | None:
+    """Of wall time; each architecture is compiled by itself."""
+    if limits.cpu_time is None:
+        return None
+    return limits.cpu_time * max(1, len(target.capabilities)) / jobs(workshop, limits)
 
 
 def _missing(workshop: Workshop, limits: BuildLimits, target: Target) -> Iterator[str]:

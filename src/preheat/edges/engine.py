@@ -25,7 +25,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
 
 from preheat.edges import engine_failure
-from preheat.edges.build import Built, build
+from preheat.edges.build import Built, Job, build
 from preheat.edges.installation import Installation
 from preheat.edges.shadow import make_shadow
 from preheat.edges.toml import load as load_toml
@@ -67,6 +67,7 @@ class Engine:
         self._cache = cache
         self._scratch = scratch
         self._leashes: list[Leash] = []
+        self._unequipped = ""
 
     def settle(self) -> None:
         """Makes the shadow now, so that its bytes are there when what is free is measured."""
@@ -76,21 +77,28 @@ class Engine:
     def _uv(self) -> Uv:
         """With the shadow, which nobody needs who asks nothing: a plan from a lock, say."""
         shadow = make_shadow(self._platform, self._scratch / "shadow")
-        bare = Uv(python=shadow, cache=self._cache, scratch=self._scratch)
-        return self._equipped(bare) if self._source.build_requires else bare
+        return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
 
-    def _equipped(self, uv: Uv) -> Uv:
-        """With what builds against the platform need besides, where the platform does not look.
+    @cached_property
+    def _building(self) -> Uv:
+        """The same where something may be built against the platform: with what builds need.
 
         It is on the path of builds alone: in the shadow it would count as the platform's.
         """
+        uv = self._uv
+        if not self._source.build_requires:
+            return uv
         tools = self._scratch / "build-tools"
         wanted = uv.write("build-requires.txt", self._source.build_requires)
-        uv.run(
+        answer = uv.run(
             ["pip", "install", "--quiet", "--target", str(tools), "-r", str(wanted)],
             self._source_arguments(),
             limits=Limits.within(self._source.patience(), request=self._source.timeout),
         )
+        if answer.returncode != 0:
+            # It may go without, and else nobody would know why it does not.
+            said = engine_failure.sentence(answer.stderr, answer.returncode)
+            self._unequipped = f"; what build-requires names could not be had: {said}"
         path = os.pathsep.join((str(tools / "bin"), os.environ.get("PATH", os.defpath)))
         return replace(uv, variables={"PYTHONPATH": str(tools), "PATH": path})
 
@@ -101,7 +109,7 @@ class Engine:
             ResolutionError: uv itself cannot be run.
         """
         try:
-            answer = self._uv.run(
+            answer = self._building.run(
                 ["pip", "install", "--dry-run", "--quiet", "--output-format", "json"],
                 self._request_arguments(request),
                 limits=Limits.within(self._source.patience(), request=self._source.timeout),
@@ -109,7 +117,7 @@ class Engine:
         except InstallError as error:
             return Unsolved(wall=error.message, unreachable=True, silent=True)
         if answer.returncode != 0:
-            wall = engine_failure.redact(answer.stderr.strip())
+            wall = engine_failure.redact(answer.stderr.strip()) + self._unequipped
             return Unsolved(
                 wall=wall,
                 unreachable=engine_failure.is_unreachable(wall),
@@ -224,32 +232,25 @@ class Engine:
         finally:
             self._leashes.remove(installation.leash)
 
-    def build(
-        self,
-        source: Locked,
-        target: Path,
-        request: Request,
-        *,
-        told: Mapping[str, str],
-        time: float,
-    ) -> Built:
+    def build(self, job: Job, target: Path) -> Built:
         """Builds the wheel of one source distribution against the platform.
 
         Args:
-            source: what to build.
+            job: what to build, and how.
             target: an empty directory; what lies there afterwards is of no use.
-            request: what it was resolved for.
-            told: variables for the build.
-            time: seconds after which the build is ended.
 
         Raises:
             InstallError: see `build`.
         """
-        uv = replace(self._uv, variables={**self._uv.variables, **told})
-        installation = self._installation(uv, [source], target, request)
+        uv = replace(self._building, variables={**self._building.variables, **job.variables})
+        installation = self._installation(uv, [job.source], target, job.request)
         self._leashes.append(installation.leash)
         try:
-            return build(installation, Limits.within(time, request=self._source.timeout))
+            limits = Limits.within(job.seconds, request=self._source.timeout)
+            return build(installation, limits, job.told)
+        except InstallError as error:
+            error.message += self._unequipped
+            raise
         finally:
             self._leashes.remove(installation.leash)
 
@@ -279,10 +280,10 @@ class Engine:
         limits = Limits(request=self._source.timeout)
         source = self._source_arguments()
         if not self._source.offline:
-            answer = self._uv.run(*arguments, ["--offline", *source], limits=limits)
+            answer = self._building.run(*arguments, ["--offline", *source], limits=limits)
             if answer.returncode == 0:
                 return answer
-        return self._uv.run(*arguments, source, limits=limits)
+        return self._building.run(*arguments, source, limits=limits)
 
     def _request_arguments(self, request: Request) -> list[str]:
         return [
