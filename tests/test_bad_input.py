@@ -703,6 +703,10 @@ def test_a_start_that_is_killed_half_way_is_followed_by_a_whole_one(
     assert again.code == 0
     assert again.status("big") == "installed"
     assert again.status("good") in ("reused", "installed")
+    assert again.packages["big"]["fetched"] == again.packages["big"]["download"] > 0
+    good = again.packages["good"]
+    # What came before is not fetched again, be it a layer or the engine's cache that has it.
+    assert good["fetched"] == 0 or how is not signal.SIGKILL
     assert_nothing_left(ground, layers=2)
 
 
