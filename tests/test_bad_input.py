@@ -17,7 +17,7 @@ from preheat.edges import inventory
 from preheat.words.platform import RecordState
 from tests.support.index import Index
 from tests.support.platforms import Platform, fake_torch, make_platform, tree_digest
-from tests.support.starts import Ground, finished, package
+from tests.support.starts import Ground, descendants, finished, package
 from tests.support.wheels import (
     Project,
     corrupt,
@@ -660,13 +660,6 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < limit
         time.sleep(0.02)
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that this one started, in whatever thread, and theirs."""
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
-    return own + [each for child in own for each in descendants(child)]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
