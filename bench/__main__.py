@@ -13,6 +13,7 @@ BENCHES = (
     "second",
     "plan",
     "gpu",
+    "gpu-checks",
     "gpu-flash",
     "growth",
     "payload",
@@ -28,8 +29,8 @@ BENCHES = (
     "volume",
     "plots",
 )
-ON_A_GPU = ("gpu", "gpu-flash")
-"""What `all` leaves out: they need an NVIDIA GPU, and the second one many minutes to build."""
+ON_A_GPU = ("gpu", "gpu-checks", "gpu-flash")
+"""What `all` leaves out: they need an NVIDIA GPU, and the last one many minutes to build."""
 
 
 def main() -> None:
