@@ -63,7 +63,7 @@ class Scales:
         source = Source(index=Index(), timeout=_SECONDS, offline=False)
         platform = probe(str(python))
         self._engine = Engine(platform, source, cache=scratch / "cache", scratch=scratch / "engine")
-        self._reader = Reader(scratch / "contents", indexes=(), timeout=_SECONDS, remember=True)
+        self._reader = Reader([scratch / "contents"], indexes=(), timeout=_SECONDS, remember=True)
 
     def unconstrained(self, requirements: Iterable[str]) -> Payload:
         """What `uv pip install` of the requirements would bring into the platform itself."""

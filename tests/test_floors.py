@@ -33,6 +33,8 @@ FLOORS = {
     "preheat.seams": 2,  # what the composition needs of the world
     "preheat.edges": 3,  # each touches one outside thing
     "preheat.provision": 4,  # the stages, in order
+    "preheat.baking": 4,
+    "preheat.render_bake": 4,
     "preheat.render": 4,
     "preheat.progress": 4,
     "preheat.api": 4,

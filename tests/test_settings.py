@@ -102,6 +102,7 @@ def test_every_setting_has_a_variable() -> None:
         "PREHEAT_STORE": "/volume",
         "PREHEAT_LAYERS": "packed",
         "PREHEAT_LOCAL": "/scratch",
+        "PREHEAT_IMAGE": "/opt/image",
         "PREHEAT_OFFLINE": "1",
         "PREHEAT_COMPILE": "none",
         "PREHEAT_CLEAN_BELOW": "2 GiB",
@@ -125,6 +126,7 @@ def test_every_setting_has_a_variable() -> None:
     }
     settings = resolve({}, environment)
     assert settings.store == Path("/volume")
+    assert settings.image == Path("/opt/image")
     assert (settings.offline, settings.compile) == (True, "none")
     assert settings.space == Space(
         clean_below=2**31, keep_free=1000, clean=("/scratch", "/models/tmp")

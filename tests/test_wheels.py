@@ -58,7 +58,7 @@ def locked(index: Index, filename: str, *, sized: bool = True) -> Locked:
 
 def reader(memory: Path, *indexes: str, timeout: float | None = 5) -> Reader:
     """A reader that remembers in that directory."""
-    return Reader(memory, indexes=indexes, timeout=timeout, remember=True)
+    return Reader([memory], indexes=indexes, timeout=timeout, remember=True)
 
 
 def read(index: Index, memory: Path, filename: str = APP.wheel_name) -> Contents:
@@ -155,7 +155,7 @@ def test_a_memory_that_is_damaged_is_read_anew(tmp_path: Path, index: Index) -> 
 def test_a_reader_that_must_not_remember_writes_nothing(tmp_path: Path, index: Index) -> None:
     memory = tmp_path / "memory"
     each = locked(index, APP.wheel_name)
-    Reader(memory, indexes=(), timeout=5, remember=False).read([each])
+    Reader([memory], indexes=(), timeout=5, remember=False).read([each])
     assert not memory.exists()
 
 

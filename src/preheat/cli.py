@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # preheat may be installed in the platform itself, and nothing there is written to.
@@ -341,6 +342,61 @@ def build(options: Options) -> None:
 
         show_works(works)
     sys.exit(0 if all(work.ready for work in works) else NOT_READY)
+
+
+@main.command()
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Directory for the image's part, where the worker will find it.",
+)
+@click.option(
+    "--volume",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The store on the volume, likewise. By default its part is left to the first start.",
+)
+@click.option(
+    "--image-budget",
+    metavar="SIZE",
+    default="2GB",
+    show_default=True,
+    help="What the image's part may take.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would go where; write nothing.")
+@common
+def bake(
+    options: Options, image: Path, volume: Path | None, image_budget: str, dry_run: bool
+) -> None:
+    """Put what is required and what is small into a directory of the image, the rest on the volume.
+
+    Exit status 3 where a required package could not be made ready.
+    """
+    from preheat.baking import Bake
+
+    if options.store is not None:
+        raise click.UsageError("bake takes no --store: --volume names the one on the volume")
+    image, store = image.absolute(), volume.absolute() if volume else None
+    if store is not None and (image in (store, *store.parents) or store in image.parents):
+        raise click.UsageError("--image and --volume are one in the other: name two directories")
+    with listening() as listen:
+        work = Bake(
+            order=order_of(options, {"store": store}, locked=None),
+            listener=listen,
+            image=image,
+            volume=store,
+            budget=size_of(image_budget),
+        )
+        baked = work.plan() if dry_run else work.run()
+    if options.as_json:
+        from preheat.render_bake import as_document
+
+        print_json(as_document(baked))
+    else:
+        from preheat.render_bake import show_baked
+
+        show_baked(baked)
+    sys.exit(0 if baked.ready else NOT_READY)
 
 
 @main.command()

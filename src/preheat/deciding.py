@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from preheat.account import Outcome
 from preheat.building import Builder, Unbuilt, with_wheels
@@ -31,10 +32,12 @@ from preheat.proving import Prover
 from preheat.resolution import Question, Resolution, composition, resolve
 from preheat.words.engine import Request
 from preheat.words.errors import PlatformChangedError
+from preheat.words.lock import Lock
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Step
 from preheat.words.platform import Platform, RecordState, Volume
+from preheat.words.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,8 +207,13 @@ class Decision:
             composition=composition(resolution, taking_part, platform),
             settled=settled,
             known=Known(
-                layers=there, packed=there - self._store.layers(), verdicts=prover.verdicts
+                layers=there,
+                packed=there - self._store.layers(),
+                baked=self._store.baked(),
+                verdicts=prover.verdicts,
             ),
+            only=self._order.only,
+            unreachable=_unreachable(resolution.lock, settings),
             room=Room(volumes=volumes, keep_free=settings.space.keep_free),
             measure=Measure.of(
                 volumes[0], version=platform.interpreter.version, bytecode=settings.compile
@@ -341,11 +349,17 @@ class Decision:
     def _reader(self, *, remember: bool) -> Reader:
         settings = self._order.settings
         return Reader(
-            self._store.contents,
+            self._store.places("contents"),
             indexes=[*settings.index.extra, settings.index.url or ""],
             timeout=None if settings.offline else settings.index_timeout,
             remember=remember,
         )
+
+
+def _unreachable(lock: Lock, settings: Settings) -> frozenset[str]:
+    """Distributions that cannot be fetched, since no index may be asked."""
+    there = (d.name for d in lock.distributions if urlsplit(d.archive.url).scheme != "file")
+    return frozenset(there if settings.offline else ())
 
 
 def _build_requires(packages: Sequence[Package]) -> tuple[str, ...]:

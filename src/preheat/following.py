@@ -21,7 +21,14 @@ UNPACK = "its layers are packed, and not unpacked on this machine yet"
 DOOMED = "doomed"
 """In a store: the lease of a collector, and the layers that it is about to take away."""
 
-_NOT_COMPARED = ("PREHEAT_MANIFEST", "PREHEAT_PYTHON", "PREHEAT_LOG", "PREHEAT_STORE")
+# Where things are: the pointer itself says that of its layers.
+_NOT_COMPARED = (
+    "PREHEAT_MANIFEST",
+    "PREHEAT_PYTHON",
+    "PREHEAT_LOG",
+    "PREHEAT_STORE",
+    "PREHEAT_IMAGE",
+)
 _DRIVER = "/proc/driver/nvidia/version"
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -116,7 +123,7 @@ def note(facts: Mapping[str, Any], *, warm: bool = True) -> None:
 
 
 def settings_in(environment: Mapping[str, str]) -> dict[str, int]:
-    """The ``PREHEAT_*`` variables that a start depends on, sealed; not where the store is."""
+    """The ``PREHEAT_*`` variables that a start depends on, sealed; not where things are."""
     return {
         name: seal(os.fsencode(value))
         for name, value in environment.items()

@@ -309,7 +309,7 @@ class Installer:
         One that cannot take it costs that worker's speed, not this start.
         """
         step = outcome.step
-        if not self.store.packed or not step.layer or self._is_packed(step.layer):
+        if not self.store.packed or not step.layer or self._is_kept(step.layer):
             return
         size = self.store.facts(step.layer).disk
         reason = f"it does not fit on the volume of {self.store.root}"
@@ -326,8 +326,10 @@ class Installer:
                 reason = error.message
         self.pace.listener.event("not-packed", package=step.package.name, reason=reason)
 
-    def _is_packed(self, digest: str) -> bool:
-        return self.store.packs.place(digest).exists()
+    def _is_kept(self, digest: str) -> bool:
+        image = self.store.image
+        in_image = image is not None and image.witness(digest).is_file()
+        return in_image or self.store.packs.place(digest).exists()
 
     def _prove_staged(self, step: Step, target: Path, progress: Progress, *, hooked: bool) -> Proof:
         stack = stack_of(self.store, self.decided, progress.layers)

@@ -132,7 +132,10 @@ class Locks:
         """The resolution of an earlier start; one with refusals holds until they are retried."""
         if self.order.retry:
             return None
-        file = self._file(question)
+        found = (self._kept_in(file, question) for file in self._files(question))
+        return next(filter(None, found), None)
+
+    def _kept_in(self, file: Path, question: Question) -> Lock | None:
         try:
             lock = read_lock(file)
             age = time.time() - file.stat().st_mtime
@@ -165,7 +168,8 @@ class Locks:
 
     def _older(self, question: Question) -> list[Lock]:
         suffix = f"-{platform_digest(question.platform)[:16]}.toml"
-        files = [f for f in (self.store.root / "locks").glob("*.toml") if f.name.endswith(suffix)]
+        places = self.store.places("locks")
+        files = [f for p in places for f in p.glob("*.toml") if f.name.endswith(suffix)]
         locks = []
         for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
             with contextlib.suppress(LockError):
@@ -176,10 +180,13 @@ class Locks:
         return locks
 
     def _file(self, question: Question) -> Path:
+        return self._files(question)[0]
+
+    def _files(self, question: Question) -> tuple[Path, ...]:
         # A lock names addresses: one that another index answered would be asked there again.
         index = self.order.settings.index
         places = [redact(place) for place in (index.url or "", *index.extra, *index.find_links)]
         stated = asdict(self.order.settings.cuda)
         told = [stated] if any(stated.values()) else []
         asked = digest([manifest_digest(question.manifest, question.protect), places, *told])
-        return self.store.lock_file(asked, platform_digest(question.platform))
+        return self.store.lock_files(asked, platform_digest(question.platform))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
 from preheat.deciding import Decided, Decision, Workplace
-from preheat.decisions.plan import Progress, by_importance, load_of
+from preheat.decisions.baking import composing_order, image_first
+from preheat.decisions.plan import Progress, load_of
 from preheat.decisions.room import at_once
 from preheat.edges import bootstrap
 from preheat.edges.collecting import drop_void_mark
@@ -64,7 +65,7 @@ class Provision:
     def __init__(self, order: Order, listener: Listener) -> None:
         self.order = order
         self._pace = Pace(listener, order.settings.deadline)
-        self._packages = by_importance(order.manifest.package)
+        self._packages = image_first(order.manifest.package, order.only or ())
         self._store = open_store(order.settings)
         self._decision = Decision(order, self._store, self._pace)
 
@@ -78,7 +79,7 @@ class Provision:
             answering(self._store.root),
             tempfile.TemporaryDirectory(prefix="preheat-plan-") as scratch,
         ):
-            decided = self._decision.decide(_throwaway(scratch))
+            decided = self._decided(_throwaway(scratch))
         plan = decided.planner.plan(self._packages)
         outcomes = [decided.outcome(step) for step in plan.steps]
         return plan, self._report(decided, outcomes, Active())
@@ -151,7 +152,7 @@ class Provision:
         if not low:
             # Deciding twice costs little: the resolution of the first time is kept.
             with staging.directory("first-look") as scratch:
-                decided = self._decision.decide(_workplace(staging, scratch))
+                decided = self._decided(_workplace(staging, scratch))
             low = bool(decided.planner.shortages(self._packages))
         if low:
             erase(staging.cache)
@@ -160,10 +161,18 @@ class Provision:
     def _decide(self, staging: Staging) -> Decided:
         scratch = staging.place / "engine"
         scratch.mkdir()
-        decided = self._decision.decide(_workplace(staging, scratch))
+        decided = self._decided(_workplace(staging, scratch))
         decided = self._room(staging).before(decided)
         # From here on it is known which layers no collector may take from us.
         staging.lease.hold(decided.planner.layers(self._packages))
+        return decided
+
+    def _decided(self, workplace: Workplace) -> Decided:
+        """What is found out; what the image holds of it comes first from then on."""
+        decided = self._decision.decide(workplace)
+        if decided.planner.known.baked:
+            manifest, known = self.order.manifest, decided.planner.known
+            self._packages = composing_order(decided.planner, manifest.package, known.baked)
         return decided
 
     def _room(self, staging: Staging) -> RoomMaker:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from preheat.deciding import Decided, Decision, Workplace
-from preheat.decisions.plan import by_importance
+from preheat.decisions.baking import composing_order
 from preheat.decisions.slimming import removable
 from preheat.edges import thinning
 from preheat.edges.disk import answering
@@ -65,7 +65,9 @@ class Slimmer:
         scratch.mkdir()
         workplace = Workplace(scratch=scratch, cache=staging.cache, staging=staging)
         decided = Decision(self._order, self._store, self._pace).decide(workplace)
-        steps = decided.planner.plan(by_importance(self._order.manifest.package)).steps
+        planner, packages = decided.planner, self._order.manifest.package
+        ordered = composing_order(planner, packages, planner.known.baked)
+        steps = planner.plan(ordered).steps
         absent = [step.package.name for step in steps if step.action is Action.INSTALL]
         if absent:
             raise InstallError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from preheat.decisions.compose import Composition
@@ -15,6 +15,9 @@ from preheat.words.plan import Action, Need, Plan, Step, Verdict
 
 _HAS_IT = "the store has its layer"
 _HAS_PACK = "the store has its layer, packed"
+_IN_IMAGE = "the image has its layer"
+_ELSEWHERE = "its layer is not to be made here"
+_OFFLINE = "offline, and neither the store nor the image has its layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +27,13 @@ class Known:
     Attributes:
         layers: digests of published layers.
         packed: those of them that are to be unpacked first.
+        baked: those of them that are in the worker's image, each with its package.
         verdicts: by key; expired failures are not among them.
     """
 
     layers: frozenset[str] = frozenset()
     packed: frozenset[str] = frozenset()
+    baked: Mapping[str, str] = field(default_factory=dict)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
@@ -63,6 +68,9 @@ class Planner:
         settled: packages that are decided already: on the platform, unmet conditions, refused.
         bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
         notes: package name to what is to be said of its installation.
+        only: packages whose layers may be made here; None for all. The others still count where
+            layers are cut, so that these are cut as if all were made.
+        unreachable: distributions that cannot be fetched.
     """
 
     composition: Composition
@@ -72,6 +80,8 @@ class Planner:
     measure: Measure
     bytecode: str
     notes: Mapping[str, str] = field(default_factory=dict)
+    only: frozenset[str] | None = None
+    unreachable: frozenset[str] = frozenset()
 
     def without_layer(self, digest: str) -> Planner:
         """The same, where the store turns out not to have that layer."""
@@ -90,11 +100,22 @@ class Planner:
         needs = self.room.needs(_together(steps))
         return Plan(steps=tuple(steps), needs=needs, links=self.room.links)
 
-    def layers(self, packages: tuple[Package, ...]) -> frozenset[str]:
-        """Every layer that the start will use, whether all fits in the end or not."""
+    def layers(
+        self, packages: tuple[Package, ...], wanted: Collection[str] | None = None
+    ) -> frozenset[str]:
+        """Every layer that the start will use, whether all fits in the end or not.
+
+        Args:
+            packages: all of them, as they are composed.
+            wanted: names of those whose layers are meant; None for all.
+        """
         endless = replace(self, room=self.room.boundless())
         steps = (*self.plan(packages).steps, *endless.plan(packages).steps)
-        return frozenset(step.layer for step in steps if step.layer)
+        return frozenset(
+            step.layer
+            for step in steps
+            if step.layer and (wanted is None or step.package.name in wanted)
+        )
 
     def shortages(self, packages: tuple[Package, ...]) -> tuple[Need, ...]:
         """What must be free on each volume that is short, so that nothing is left out."""
@@ -153,11 +174,14 @@ class Planner:
             return Step(package=package, action=Action.SKIP, reason=failure, version=version)
         footprint = self.measure.footprint(self.composition.contents[d.name] for d in layer)
         present = name in self.known.layers
+        absent = None if present else self._why_not(package, layer)
+        if absent:
+            return Step(package=package, action=Action.SKIP, reason=absent, version=version)
         ready = present and name not in self.known.packed
         step = Step(
             package=package,
             action=Action.REUSE if present else Action.INSTALL,
-            reason=_HAS_IT if ready else _HAS_PACK if present else self._why(package),
+            reason=self._has(name) if present else self._why(package),
             version=version,
             layer=name,
             distributions=layer,
@@ -183,6 +207,17 @@ class Planner:
             disk=step.disk,
             exact=step.exact,
         )
+
+    def _why_not(self, package: Package, layer: tuple[Locked, ...]) -> str | None:
+        """Why a layer that is not there cannot be made, whatever room there is."""
+        if self.only is not None and package.name not in self.only:
+            return _ELSEWHERE
+        return _OFFLINE if any(each.name in self.unreachable for each in layer) else None
+
+    def _has(self, layer: str) -> str:
+        if layer in self.known.baked:
+            return _IN_IMAGE
+        return _HAS_PACK if layer in self.known.packed else _HAS_IT
 
     def _digest(self, layer: tuple[Locked, ...]) -> str:
         return layer_digest(layer, self.composition.platform, bytecode=self.bytecode)

@@ -76,7 +76,8 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
 
 def available(store: Store) -> frozenset[str]:
     """The layers that are there to stay, packed or not: to be looked at with a lease in hand."""
-    shelves = (store.ready, store.packs) if store.packed else (store.ready,)
+    maybe = (store.ready, store.packs if store.packed else None, store.image)
+    shelves = [shelf for shelf in maybe if shelf is not None]
     found = (shelf.digests() - frozenset(following.doomed(str(shelf.base))) for shelf in shelves)
     return frozenset().union(*found)
 

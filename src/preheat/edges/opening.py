@@ -26,11 +26,16 @@ def open_store(settings: Settings) -> Store:
     Raises:
         ManifestError: packed layers are asked for, and this machine has no place to unpack them.
     """
+    return Store(settings.store, _local(settings), settings.image)
+
+
+def _local(settings: Settings) -> Path | None:
+    """Where layers are unpacked; None where they are directories of the store."""
     if settings.layers == "directory":
-        return Store(settings.store)
+        return None
     if settings.local is None:
         if settings.layers == "auto":
-            return Store(settings.store)
+            return None
         raise ManifestError(
             "there is no place to unpack layers: this user has no home directory",
             hint="name a directory on the local disk: PREHEAT_LOCAL",
@@ -38,8 +43,8 @@ def open_store(settings: Settings) -> Store:
     # Stores that share a disk share nothing else: leases tell of one store only.
     local = settings.local / digest(str(settings.store))[:16]
     if settings.layers == "packed" or _wants_packs(settings.store, local):
-        return Store(settings.store, local)
-    return Store(settings.store)
+        return local
+    return None
 
 
 def _wants_packs(store: Path, local: Path) -> bool:

@@ -18,6 +18,9 @@ On a network volume layers are packed, and three of these are on the machine's o
     packs/DIGEST.tar.zst a published layer as one file
     layers/, staging/, bootstraps/   on the local disk: a layer is made there, or unpacked
 
+A worker's image may hold some layers too, in a directory laid out like a store's, with what was
+resolved and proved for them. A start looks there first, and never writes there.
+
 Everything is written beside its place and renamed into it. A layer's directory appears whole or
 not at all, under a name made of its content.
 """
@@ -57,6 +60,9 @@ FACTS = ".preheat.json"
 
 PACKS = "packs"
 """In a store that has it, layers are packed."""
+
+BAKED = frozenset({"layers", "verdicts", "locks", "contents"})
+"""What an image holds of a store."""
 
 _LOCAL = ("layers", "staging", "bootstraps")
 _SHARED = ("leases", "claims", "verdicts", "locks", "contents", "platforms", "starts", "built")
@@ -175,17 +181,28 @@ class Store:
     Args:
         root: its directory.
         local: a directory on the machine's own disk, where its layers are packed.
+        image: a directory of the worker's image that has layers too.
     """
 
-    def __init__(self, root: Path, local: Path | None = None) -> None:
+    def __init__(self, root: Path, local: Path | None = None, image: Path | None = None) -> None:
         self.root = root
         self.local = local or root
         self.packed = local is not None
+        self._image = image
 
     @property
     def ready(self) -> Shelf:
         """Layers that can go on the path."""
         return Shelf(base=self.local, packed=False)
+
+    @property
+    def image(self) -> Shelf | None:
+        """Layers that are in the worker's image; no collector takes them."""
+        return Shelf(base=self._image, packed=False) if self._image else None
+
+    def places(self, name: str) -> tuple[Path, ...]:
+        """Directories of that name: the store's own, which may be written, then the image's."""
+        return tuple(base / name for base in (self.root, self._image) if base)
 
     @property
     def packs(self) -> Shelf:
@@ -206,11 +223,6 @@ class Store:
         return Leases(self.root / "leases")
 
     @property
-    def contents(self) -> Path:
-        """What is inside archives, by sha256."""
-        return self.root / "contents"
-
-    @property
     def platforms(self) -> Path:
         """Inventories of site directories."""
         return self.root / "platforms"
@@ -227,7 +239,19 @@ class Store:
 
     def layer(self, digest: str) -> Path:
         """Where the layer of that digest is, or would be."""
+        shelf = self.image
+        if shelf is not None and shelf.witness(digest).is_file():
+            return shelf.place(digest)
         return self.ready.place(digest)
+
+    def baked(self) -> dict[str, str]:
+        """The image's layers by digest, each with the package that it was made for.
+
+        Raises:
+            StoreError: one was damaged from outside.
+        """
+        digests = self.image.digests() if self.image else ()
+        return {digest: self.facts(digest).package for digest in sorted(digests)}
 
     def prepare(self) -> None:
         """Makes the directories, and removes small files that killed starts left half-written.
@@ -275,7 +299,7 @@ class Store:
 
     def layers(self) -> frozenset[str]:
         """Digests of the layers that can go on the path; one without its facts is absent."""
-        return self.ready.digests()
+        return self.ready.digests() | (self.image.digests() if self.image else frozenset())
 
     def facts(self, digest: str) -> LayerFacts:
         """What that layer says of itself.
@@ -294,15 +318,17 @@ class Store:
 
     def verdict(self, key: str) -> Verdict | None:
         """The verdict of that key, where there is one; it may have expired."""
-        try:
-            return Verdict(**json.loads((self.root / "verdicts" / f"{key}.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        for place in self.places("verdicts"):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return Verdict(**json.loads((place / f"{key}.json").read_text()))
+        return None
 
     def verdicts(self, now: float) -> dict[str, Verdict]:
         """Every verdict by key, without failures that have expired."""
-        found = {}
-        for text in _texts(self.root / "verdicts", ".json"):
+        found: dict[str, Verdict] = {}
+        # The store's own come last, over the image's, which are older.
+        places = reversed(self.places("verdicts"))
+        for text in (text for place in places for text in _texts(place, ".json")):
             with contextlib.suppress(ValueError, TypeError):
                 verdict = Verdict(**json.loads(text))
                 if verdict.ok or verdict.expires > now:
@@ -314,9 +340,10 @@ class Store:
         text = json.dumps(asdict(verdict))
         write_atomically(self.root / "verdicts" / f"{verdict.key}.json", text.encode())
 
-    def lock_file(self, manifest: str, platform: str) -> Path:
-        """Where the resolution for that manifest on that platform is kept."""
-        return self.root / "locks" / f"pylock.{manifest[:16]}-{platform[:16]}.toml"
+    def lock_files(self, manifest: str, platform: str) -> tuple[Path, ...]:
+        """Where the resolution for that manifest on that platform may be kept, as in `places`."""
+        name = f"pylock.{manifest[:16]}-{platform[:16]}.toml"
+        return tuple(place / name for place in self.places("locks"))
 
     def append_history(self, line: Mapping[str, object]) -> None:
         """Adds one start to the history, in one write; only the last thousand are kept."""
@@ -401,7 +428,7 @@ class Store:
         return self._put(staged, facts.digest)
 
     def _put(self, staged: Path, digest: str) -> Path:
-        target = self.layer(digest)
+        target = self.ready.place(digest)
         try:
             sync_filesystem(staged)
             if not rename_new(staged, target) and not (target / FACTS).is_file():

@@ -11,7 +11,7 @@ import contextlib
 import json
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from email.parser import HeaderParser
@@ -38,13 +38,19 @@ class Reader:
     """Reads the contents of archives, many at a time, remembering them by sha256.
 
     Args:
-        memory: directory of remembered contents; it is read, and written only if ``remember``.
+        memory: directories of remembered contents; all are read, and the first is written if
+            ``remember``.
         indexes: addresses that may carry credentials; they are used for their own hosts only.
         timeout: seconds for each request; None where no index may be asked.
     """
 
     def __init__(
-        self, memory: Path, *, indexes: Iterable[str], timeout: float | None, remember: bool
+        self,
+        memory: Sequence[Path],
+        *,
+        indexes: Iterable[str],
+        timeout: float | None,
+        remember: bool,
     ) -> None:
         self._memory = memory
         self._remember = remember
@@ -96,18 +102,7 @@ class Reader:
             yield from zip(remote, reads, strict=True)
 
     def _recall(self, archive: Archive) -> Contents | None:
-        try:
-            with open(self._memory / f"{archive.sha256}.json", encoding="utf-8") as file:
-                stored = json.load(file)
-            if stored["format"] != _FORMAT:
-                return None
-            return Contents(
-                files=tuple((path, size) for path, size in stored["files"]),
-                requires=tuple(stored["requires"]),
-                scripts=tuple(stored["scripts"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return next(filter(None, (_remembered(place, archive) for place in self._memory)), None)
 
     def _keep(self, archive: Archive, contents: Contents) -> None:
         if not self._remember:
@@ -118,10 +113,10 @@ class Reader:
             "requires": contents.requires,
             "scripts": contents.scripts,
         }
-        target = self._memory / f"{archive.sha256}.json"
+        target = self._memory[0] / f"{archive.sha256}.json"
         staged = temporary_name(target)
         try:
-            self._memory.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             staged.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
             staged.replace(target)
         except OSError:
@@ -196,6 +191,21 @@ def estimate(archive: Archive, requires: tuple[str, ...] = ()) -> Contents:
     stem = archive.filename.split("-")[0]
     files = tuple((f"{stem}/estimated-{n}", total // count) for n in range(count))
     return Contents(files=files, requires=requires, exact=False)
+
+
+def _remembered(place: Path, archive: Archive) -> Contents | None:
+    try:
+        with open(place / f"{archive.sha256}.json", encoding="utf-8") as file:
+            stored = json.load(file)
+        if stored["format"] != _FORMAT:
+            return None
+        return Contents(
+            files=tuple((path, size) for path, size in stored["files"]),
+            requires=tuple(stored["requires"]),
+            scripts=tuple(stored["scripts"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _read_local(file: Path, archive: Archive) -> Contents:

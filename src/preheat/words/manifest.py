@@ -49,6 +49,7 @@ from preheat.words.notation import (
     Names,
     Notation,
     Overrides,
+    Part,
     PathsOrUrls,
     PathText,
     Problem,
@@ -218,6 +219,11 @@ class Package(_Redacted):
         description="Requirements (PEP 508) that replace, for this package, whatever others "
         "declare for the same distribution.",
     )
+    bake: Part | None = Field(
+        default=None,
+        description="Where `preheat bake` puts its layer: in the image, whatever the budget is, or "
+        "on the volume. Not stated: in the image, as far as the budget goes.",
+    )
     import_timeout: Limit | None = Field(
         default=None,
         description="How long its imports and its check may take. Not stated: the import-timeout "
@@ -377,6 +383,12 @@ class Manifest(_Redacted):
         description="The directory on this machine's own disk where packed layers are unpacked; ~ "
         "is the home directory, and a relative path starts at the manifest's directory. Not "
         "stated: `preheat-layers` in the user's cache directory.",
+    )
+    image: PathText | None = Field(
+        default=None,
+        description="The directory in the worker's image where `preheat bake` put layers: it is "
+        "only read, and layers that are in it are made nowhere else. ~ is the home directory, and "
+        "a relative path starts at the manifest's directory.",
     )
     protected: NamePatterns = Field(
         default=("torch", "torchvision", "torchaudio", "triton", "nvidia-*", "cuda-*"),

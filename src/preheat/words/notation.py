@@ -331,6 +331,12 @@ def _layer_form(value: object) -> str:
     return str(value)
 
 
+def _part(value: object) -> str:
+    if value not in ("image", "volume"):
+        raise ValueError
+    return str(value)
+
+
 def _url(value: object) -> str:
     text = _text(value)
     try:
@@ -531,6 +537,9 @@ LAYER_FORM = Notation(
     read=_layer_form,
     json_schema={"enum": ["auto", "packed", "directory"]},
 )
+PART = Notation(
+    allowed='"image" or "volume"', read=_part, json_schema={"enum": ["image", "volume"]}
+)
 URL = Notation(
     allowed='a URL that starts with "https://", "http://" or "file://"',
     read=_url,
@@ -555,6 +564,7 @@ Check = Annotated[str, CHECK]
 Accelerator = Annotated[str, ACCELERATOR]
 Bytecode = Annotated[str, BYTECODE]
 LayerForm = Annotated[str, LAYER_FORM]
+Part = Annotated[str, PART]
 Url = Annotated[str, URL]
 Names = Annotated[tuple[Name, ...], Several(allowed="an array of names")]
 Alternatives = Annotated[

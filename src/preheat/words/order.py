@@ -18,6 +18,8 @@ class Order:
         executable: the platform's interpreter.
         retry: failures that are remembered count no more, and versions are resolved anew.
         lock: a lock that must be used, or None.
+        only: packages whose layers are made, and that compose first; the others are resolved with
+            them. None for all.
     """
 
     manifest: Manifest
@@ -26,3 +28,4 @@ class Order:
     executable: str
     retry: bool = False
     lock: Path | None = None
+    only: frozenset[str] | None = None

@@ -126,6 +126,7 @@ SETTINGS = (
     Setting(key="store", notation=PATH),
     Setting(key="layers", notation=LAYER_FORM),
     Setting(key="local", notation=PATH),
+    Setting(key="image", notation=PATH),
     Setting(key="offline", notation=FLAG),
     Setting(key="compile", notation=BYTECODE),
     Setting(key="space.clean-below", notation=SIZE),
@@ -156,6 +157,7 @@ class Settings:
     Attributes:
         store: an absolute path, unless the working directory is unknown.
         local: likewise; None where this machine has no place for it.
+        image: likewise; None where nothing was baked into the image.
         retry_after: seconds, as are the timeouts and the deadline.
         sources: by the key in the manifest, where each value came from.
     """
@@ -163,6 +165,7 @@ class Settings:
     store: Path
     layers: str
     local: Path | None
+    image: Path | None
     offline: bool
     compile: str
     space: Space
@@ -235,10 +238,10 @@ def resolve_settings(
     if values["cuda.toolkit"] is not None:
         base = _base(sources["cuda.toolkit"], manifest, here)
         values["cuda.toolkit"] = str(_path(values["cuda.toolkit"], base, environment))
-    if values["local"] is not None:
-        values["local"] = _path(
-            values["local"], _base(sources["local"], manifest, here), environment
-        )
+    for key in ("local", "image"):
+        if values[key] is not None:
+            base = _base(sources[key], manifest, here)
+            values[key] = _path(values[key], base, environment)
     links_base = _base(sources["index.find-links"], manifest, here)
     values["index.find-links"] = tuple(
         link if "://" in link else str(_path(link, links_base, environment))
