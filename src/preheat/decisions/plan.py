@@ -71,6 +71,7 @@ class Planner:
         only: packages whose layers may be made here; None for all. The others still count where
             layers are cut, so that these are cut as if all were made.
         unreachable: distributions that cannot be fetched.
+        remarks: the same by the name of a distribution that the layer brings.
     """
 
     composition: Composition
@@ -82,6 +83,7 @@ class Planner:
     notes: Mapping[str, str] = field(default_factory=dict)
     only: frozenset[str] | None = None
     unreachable: frozenset[str] = frozenset()
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     def without_layer(self, digest: str) -> Planner:
         """The same, where the store turns out not to have that layer."""
@@ -171,7 +173,13 @@ class Planner:
         over = tuple(progress.layers)
         failure = self._known_failure((*over, name), package)
         if failure:
-            return Step(package=package, action=Action.SKIP, reason=failure, version=version)
+            return Step(
+                package=package,
+                action=Action.SKIP,
+                reason=failure,
+                version=version,
+                failed=layer,
+            )
         footprint = self.measure.footprint(self.composition.contents[d.name] for d in layer)
         present = name in self.known.layers
         absent = None if present else self._why_not(package, layer)
@@ -181,7 +189,7 @@ class Planner:
         step = Step(
             package=package,
             action=Action.REUSE if present else Action.INSTALL,
-            reason=self._has(name) if present else self._why(package),
+            reason=self._has(name) if present else self._why(package, layer),
             version=version,
             layer=name,
             distributions=layer,
@@ -251,12 +259,12 @@ class Planner:
         beneath = self.composition.platform.find(name)
         return beneath.version if beneath else None
 
-    def _why(self, package: Package) -> str:
+    def _why(self, package: Package, layer: Iterable[Locked]) -> str:
         first = package.names[0]
         absent = self.composition.platform.find(first) is None
         why = f"the platform has no {first}" if absent else "the platform's version does not do"
-        note = self.notes.get(package.name)
-        return f"{why}; {note}" if note else why
+        said = [self.notes.get(package.name), *(self.remarks.get(each.name) for each in layer)]
+        return "; ".join(filter(None, [why, *said]))
 
 
 def _together(steps: Iterable[Step]) -> Load:

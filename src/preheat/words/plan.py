@@ -75,6 +75,7 @@ class Step:
         shadows: platform distributions that the layer hides.
         over: digests of the layers beneath, in order.
         wanted: False where the package's condition does not hold.
+        failed: what its layer would hold, where it is skipped since that failed before.
     """
 
     package: Package
@@ -94,6 +95,7 @@ class Step:
     shadows: tuple[Shadow, ...] = ()
     over: tuple[str, ...] = ()
     wanted: bool = True
+    failed: tuple[Locked, ...] = ()
 
     @property
     def short(self) -> bool:
