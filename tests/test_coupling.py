@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from preheat.decisions.coupling import explained, misfit, partners, remarks, useless
+from preheat.decisions.coupling import blamed, explained, misfit, partners, remarks, useless
 from preheat.decisions.explain import sentence
 from preheat.words.coupling import COMPANIONS
 from preheat.words.cuda import Cuda, Fact
@@ -276,6 +276,16 @@ def test_what_may_work_beside_another_cuda_is_not_refused(
     locked: Locked, contents: Contents, here: Platform
 ) -> None:
     assert misfit(locked, contents, here) is None
+
+
+def test_an_older_companion_is_asked_for_only_where_there_may_be_one_that_helps() -> None:
+    audio, codec = wheel("torchaudio", "2.11.0"), wheel("torchcodec", "0.17.0")
+    package = named("uses")
+    assert blamed([audio, codec], package, "import torchcodec failed", CU13) == codec
+    # 2.11 is the first that goes with this torch; torchaudio is not what failed; one torch each.
+    assert blamed([audio], package, "import torchaudio failed", CU13) is None
+    assert blamed([codec], package, "import other failed", CU13) is None
+    assert blamed([wheel("torchcodec", "0.7.0")], named("torchcodec"), "", CU12) is None
 
 
 def named(name: str) -> Package:

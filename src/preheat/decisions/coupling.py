@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -129,6 +130,8 @@ def blamed(
     for each in failed:
         companion = COMPANIONS.get(each.name)
         if companion is None or torch is None or not companion.spans(torch):
+            continue
+        if _is_oldest(each, companion.specifier(torch)):
             continue
         if each.name in package.names or each.name in said:
             return each
@@ -264,6 +267,13 @@ def _is_extension(locked: Locked, contents: Contents, platform: Platform) -> boo
         if canonicalize_name(requirement.name) == "torch"
         for bound in requirement.specifier
     )
+
+
+def _is_oldest(locked: Locked, specifier: str) -> bool:
+    """Whether what goes with torch begins with that release: then there is nothing to ask for."""
+    version = Version(Version(locked.version).public)
+    least = [Version(each.version) for each in SpecifierSet(specifier) if each.operator == ">="]
+    return any(version <= each for each in least)
 
 
 def _stated_by_torch(platform: Platform) -> dict[str, str]:
