@@ -6,6 +6,7 @@ import argparse
 
 from bench import (
     cold,
+    cold_four,
     gpu,
     growth,
     imports,
@@ -28,6 +29,7 @@ from bench import (
 BENCHES = {
     "warm": warm,
     "cold": cold,
+    "cold-four": cold_four,
     "second": second,
     "plan": plan,
     "gpu": gpu,
