@@ -10,6 +10,7 @@ from pathlib import Path
 BENCHES = (
     "warm",
     "cold",
+    "cold-four",
     "second",
     "plan",
     "gpu",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tomli_w
@@ -43,6 +45,17 @@ def image_preheat() -> Path:
 def uv(*arguments: str) -> None:
     """Run uv with this machine's own configuration."""
     subprocess.run((find_uv_bin(), *arguments), check=True)
+
+
+@contextlib.contextmanager
+def thrown_away(place: Path) -> Iterator[Path]:
+    """An empty directory, removed in the end; what a killed run left there goes first."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 def surroundings(**more: str) -> dict[str, str]:

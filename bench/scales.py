@@ -67,12 +67,7 @@ class Scales:
 
     def unconstrained(self, requirements: Iterable[str]) -> Payload:
         """What `uv pip install` of the requirements would bring into the platform itself."""
-        command = [find_uv_bin(), "pip", "install", "--dry-run", "--quiet"]
-        command += ["--output-format", "json", "--python", str(self._python), *requirements]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        changes = json.loads(said)["changes"]
-        new = [c for c in changes if c["action"] in ("installed", "reinstalled")]
-        return self.weigh(f"{change['name']}=={change['version']}" for change in new)
+        return self.weigh(unconstrained_pins(self._python, requirements))
 
     def weigh(self, pins: Iterable[str]) -> Payload:
         """What those distributions, each `name==version`, hold together."""
@@ -90,6 +85,16 @@ class Scales:
 def belongs_to_the_platform(name: str) -> bool:
     """Whether that canonical name is torch, triton or one of NVIDIA's."""
     return any(fnmatchcase(name, pattern) for pattern in OF_THE_PLATFORM)
+
+
+def unconstrained_pins(python: Path, requirements: Iterable[str]) -> list[str]:
+    """What `uv pip install` of the requirements would bring, as `name==version`."""
+    command = [find_uv_bin(), "pip", "install", "--dry-run", "--quiet", "--output-format", "json"]
+    command += ["--python", str(python), *requirements]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    changes = json.loads(said)["changes"]
+    new = [c for c in changes if c["action"] in ("installed", "reinstalled")]
+    return [f"{change['name']}=={change['version']}" for change in new]
 
 
 def pins_of(packages: Sequence[dict[str, object]]) -> list[str]:

@@ -65,13 +65,20 @@ def measure() -> None:
     tools = ground.make_venv(home / "tools", "pip").parent
     wheels = fetch(tools, home / "wheels", Goods(imports=cold.SMALL, required=(), keep_free=0))
     memory = MEMORY if os.access(MEMORY, os.W_OK) else ground.BUILD
-    with Index(wheels) as index, tempfile.TemporaryDirectory(dir=memory) as cache:
-        place = cold.Place(root=home / "container", index=index.url)
+    with (
+        Index(wheels) as index,
+        tempfile.TemporaryDirectory(dir=memory) as cache,
+        ground.thrown_away(home / "containers") as places,
+    ):
+        place = cold.Place(root=places / "container", index=index.url)
         contestants = prepare(place, home, Path(cache))
         for number in range(ROUNDS + 1):
             for each in (*contestants[number % 2 :], *contestants[: number % 2]):
                 place.furnish(platform)
+                os.sync()
                 each.run()
+                # The next start finds the same paths; what is removed would cost it time.
+                place.root.rename(places / f"{each.name.split()[0]}-{number}")
     for each in contestants:
         # The first start of each filled its store or its cache.
         each.ready_seconds.pop(0)

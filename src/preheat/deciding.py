@@ -30,7 +30,7 @@ from preheat.edges.wheelhouse import Kept
 from preheat.edges.wheels import Reader
 from preheat.locks import Locks
 from preheat.pace import Pace
-from preheat.proving import Prover
+from preheat.proving import Prover, TorchAhead
 from preheat.resolution import Question, Resolution, composition, resolve, with_older
 from preheat.words.engine import Request
 from preheat.words.errors import PlatformChangedError, ResolutionError
@@ -50,11 +50,13 @@ class Workplace:
         scratch: a directory of our own, gone in the end.
         cache: the engine's.
         staging: of the start that works there; None for a plan, which changes nothing.
+        torch: the platform's, imported ahead by that start.
     """
 
     scratch: Path
     cache: Path
     staging: Staging | None = None
+    torch: TorchAhead | None = None
 
     @property
     def lasting(self) -> bool:
@@ -206,6 +208,10 @@ class Decision:
         prover = Prover(self._order, self._store, self._pace, workplace.staging)
         settled, platform = self._settle(platform, prover)
         left = tuple(p for p in self._packages if p.name not in settled)
+        if workplace.torch and len(left) > 1:
+            # Not earlier: nothing runs on the platform before its files are noted.
+            workplace.torch.begin(platform)
+            prover.ahead = workplace.torch
         engine = self._engine(platform, left, workplace)
         locks = Locks(
             order=self._order,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -126,7 +125,6 @@ class Ahead:
         self._fetcher = fetcher
         self._staging = staging
         self._pool: ThreadPoolExecutor | None = None
-        self._left: deque[Step] = deque()
         self._fetches: dict[str, tuple[Future[Fetched], contextlib.ExitStack]] = {}
         self._giving_back: Future[None] | None = None
 
@@ -149,10 +147,22 @@ class Ahead:
         return self._pool is not None
 
     def begin(self, steps: Iterable[Step]) -> None:
-        """Fetches them, a few at a time, the first ones first; once in its life."""
+        """Fetches them, a few at a time, the first ones first; once in its life.
+
+        They are claimed in order, as far as nobody else is making one of them. So whoever has to
+        wait for another start holds nothing that a third may wait for: what comes before has been
+        taken by then.
+        """
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="preheat-fetch")
-        self._left.extend(steps)
-        self._go_on()
+        for step in steps:
+            if step.layer in available(self._fetcher.store):
+                continue
+            held = contextlib.ExitStack()
+            claimed = self._staging.claims.claimed(step.layer, lambda seconds: False)
+            if not held.enter_context(claimed):
+                held.close()
+                return
+            self._fetches[step.layer] = self._pool.submit(self._fetch, step, held), held
 
     def take(self, step: Step) -> Fetched | None:
         """What was fetched for that step; whoever takes it closes ``held``. None if nothing was.
@@ -166,7 +176,6 @@ class Ahead:
         # Whoever is interrupted here leaves it to `drop`.
         wait([fetch])
         del self._fetches[step.layer]
-        self._go_on()
         return fetch.result()
 
     def give_back(self) -> None:
@@ -178,7 +187,6 @@ class Ahead:
         """Ends what goes on, and removes what nobody has taken."""
         if self._giving_back is not None:
             wait([self._giving_back])
-        self._left.clear()
         left = tuple(self._fetches.values())
         self._fetches.clear()
         for fetch, _ in left:
@@ -188,23 +196,6 @@ class Ahead:
             self._fetcher.decided.engine.interrupt(stopped)
         for _, held in left:
             held.close()
-
-    def _go_on(self) -> None:
-        """Claims the next ones in order, as far as nobody else is making one of them.
-
-        So whoever has to wait for another start holds nothing that a third may wait for.
-        """
-        while self._pool is not None and self._left and len(self._fetches) < _AT_ONCE:
-            step = self._left.popleft()
-            if step.layer in available(self._fetcher.store):
-                continue
-            held = contextlib.ExitStack()
-            claimed = self._staging.claims.claimed(step.layer, lambda seconds: False)
-            if not held.enter_context(claimed):
-                held.close()
-                self._left.clear()
-                return
-            self._fetches[step.layer] = self._pool.submit(self._fetch, step, held), held
 
     def _fetch(self, step: Step, held: contextlib.ExitStack) -> Fetched:
         seconds: dict[str, float] = {}

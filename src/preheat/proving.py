@@ -6,10 +6,13 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import TracebackType
 
 from preheat.decisions.coupling import explained
 from preheat.decisions.identity import digest, verdict_key
-from preheat.edges.proof import Limits, Stack, prove
+from preheat.decisions.preload import in_any_order, missed, same_over
+from preheat.edges.brought import brought
+from preheat.edges.proof import Limits, Preloaded, Stack, prove
 from preheat.edges.store import Staging, Store
 from preheat.pace import Pace
 from preheat.words.errors import StoreError
@@ -17,7 +20,52 @@ from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Verdict
 from preheat.words.platform import Platform
-from preheat.words.proof import Proof
+from preheat.words.proof import Libraries, Proof
+
+
+class TorchAhead:
+    """The platform's torch, imported while there are no layers yet to prove it over.
+
+    A context: a process that nobody has made use of is gone at its end.
+
+    Args:
+        order: how long an import may take.
+        staging: of the start; what torch writes goes there.
+    """
+
+    def __init__(self, order: Order, staging: Staging) -> None:
+        self._limits = Limits(seconds=order.settings.import_timeout, place=staging.place)
+        self._held = contextlib.ExitStack()
+        self._process: Preloaded | None = None
+        self._begun = False
+
+    def __enter__(self) -> TorchAhead:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.drop()
+
+    def begin(self, platform: Platform) -> None:
+        """Begins to import it, where the platform has one; once in its life."""
+        if platform.torch and not self._begun:
+            self._begun = True
+            process = Preloaded(platform.interpreter.executable, ["torch"], self._limits)
+            self._process = self._held.enter_context(process)
+
+    def take(self) -> Preloaded | None:
+        """The process, for one proof."""
+        process, self._process = self._process, None
+        return process
+
+    def drop(self) -> None:
+        """Ends it: nobody will make use of it any more."""
+        self._process = None
+        self._held.close()
 
 
 class Prover:
@@ -29,9 +77,13 @@ class Prover:
         pace: the clock; a proof ends with the deadline.
         staging: of the start. What packages write goes there, so that nothing of a start that is
             killed stays in TMPDIR. None for a plan, which writes no verdict either.
+
+    Attributes:
+        ahead: torch, imported before it is needed; None where nothing is proved together.
     """
 
     def __init__(self, order: Order, store: Store, pace: Pace, staging: Staging | None) -> None:
+        self.ahead: TorchAhead | None = None
         self._settings = order.settings
         self._store = store
         self._pace = pace
@@ -39,6 +91,7 @@ class Prover:
         self._place = staging.place if staging else None
         self._begin = time.time()
         self._anew = order.retry
+        self._libraries: dict[str, Libraries] = {}
         self.verdicts: Mapping[str, Verdict] = (
             {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
         )
@@ -73,17 +126,22 @@ class Prover:
         self, packages: Sequence[Package], stack: Stack, platform: Platform
     ) -> tuple[Proof, ...]:
         """First without a GPU in sight; then, where there is one and a check asks, with it."""
-        seconds = self._settings.import_timeout
-        left = [self._pace.left(package) for package in packages]
-        if None not in left:
-            seconds = max(1.0, min(seconds, *(time for time in left if time is not None)))
-        limits = Limits(seconds=seconds, place=self._place)
+        limits = self._limits(packages)
         proofs = {p.package: p for p in prove(packages, stack, limits)}
         again = [p for p in packages if p.check_gpu and proofs[p.name].ok]
         if again and platform.accelerator.gpus:
             for proof in prove(again, stack, replace(limits, gpu=True)):
                 proofs[proof.package] = proof
+        if len(packages) == 1:
+            self._libraries |= {p.package: p.libraries for p in proofs.values() if p.ok}
         return tuple(explained(proofs[package.name], platform) for package in packages)
+
+    def _limits(self, packages: Sequence[Package]) -> Limits:
+        seconds = self._settings.import_timeout
+        left = [self._pace.left(package) for package in packages]
+        if None not in left:
+            seconds = max(1.0, min(seconds, *(time for time in left if time is not None)))
+        return Limits(seconds=seconds, place=self._place)
 
     def together(
         self, packages: Sequence[Package], stack: Stack, platform: Platform
@@ -99,7 +157,9 @@ class Prover:
             return {}
         guards = [_torch_guard(stack)] if platform.torch else []
         with self._pace.stage("prove together"):
-            proofs = {p.package: p for p in self.run([*packages, *guards], stack, platform)}
+            wanted = [*packages, *guards]
+            found = self._after_torch(wanted, stack, platform) or self.run(wanted, stack, platform)
+            proofs = {p.package: p for p in found}
             bad = {package.name: proofs[package.name] for package in packages}
             bad = {name: proof for name, proof in bad.items() if not proof.ok}
             for guard in guards:
@@ -110,6 +170,33 @@ class Prover:
         if not bad:
             self.remember(key, Proof(package="*", ok=True))
         return bad
+
+    def forget_ahead(self) -> None:
+        """Ends what is imported ahead, where nothing is made that it could be proved with."""
+        if self.ahead is not None:
+            self.ahead.drop()
+
+    def _after_torch(
+        self, packages: Sequence[Package], stack: Stack, platform: Platform
+    ) -> tuple[Proof, ...]:
+        """The same in the process that has imported the platform's torch already.
+
+        Empty where that may be something else than importing torch over the layers, or where
+        anything fails: a fresh interpreter tells then.
+        """
+        torch = self.ahead.take() if self.ahead else None
+        alone = [self._libraries.get(package.name) for package in packages[:-1]]
+        known = [libraries for libraries in alone if libraries is not None]
+        on_gpus = platform.accelerator.gpus and any(package.check_gpu for package in packages)
+        if torch is None or len(known) < len(alone) or on_gpus:
+            return ()
+        looked = torch.looked()
+        there = brought(stack.layers, hooked=bool(stack.hooked))
+        if looked is None or not same_over(looked, there):
+            return ()
+        if not in_any_order(looked.libraries, known):
+            return ()
+        return torch.prove(packages, stack, missed(looked, there), self._limits(packages))
 
     def only(self, package: Package, staged: Stack, layer: str, platform: Platform) -> Proof:
         """The proof of a package that no other works beside, with the platform's torch after it.

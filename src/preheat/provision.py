@@ -31,6 +31,7 @@ from preheat.fetching import Ahead, Fetcher
 from preheat.installing import Installer, skip_late, stack_of
 from preheat.making_room import RoomMaker
 from preheat.pace import Pace
+from preheat.proving import TorchAhead
 from preheat.seams import Listener
 from preheat.words.building import Work
 from preheat.words.errors import LockError, StoreError
@@ -128,9 +129,9 @@ class Provision:
         with answering(self._store.root):
             self._store.prepare()
             drop_void_mark(self._store)
-            with self._store.begin() as staging:
+            with self._store.begin() as staging, TorchAhead(self.order, staging) as torch:
                 self._take_over(staging)
-                decided = self._decide(staging)
+                decided = self._decide(staging, torch)
                 decided, outcomes, progress = self._carry_out(decided, staging)
                 active = self._prove_together(decided, outcomes, progress)
                 decided.refuse_changed_platform()
@@ -161,10 +162,10 @@ class Provision:
             erase(staging.cache)
             self._pace.listener.event("cleaned", tier="what a killed start had fetched")
 
-    def _decide(self, staging: Staging) -> Decided:
+    def _decide(self, staging: Staging, torch: TorchAhead | None = None) -> Decided:
         scratch = staging.place / "engine"
         scratch.mkdir()
-        decided = self._decided(_workplace(staging, scratch))
+        decided = self._decided(replace(_workplace(staging, scratch), torch=torch))
         decided = self._room(staging).before(decided)
         # From here on it is known which layers no collector may take from us.
         staging.lease.hold(decided.planner.layers(self._packages))
@@ -192,6 +193,8 @@ class Provision:
     ) -> tuple[Decided, list[Outcome], Progress]:
         """Package after package; those after it are fetched meanwhile, where all has room."""
         plan = self._announce(decided)
+        if not any(step.action is Action.INSTALL for step in plan.steps):
+            decided.prover.forget_ahead()
         with Ahead(self._fetcher(decided), staging) as ahead:
             course = _Course(decided=decided, staging=staging, ahead=ahead)
             if _has_room_ahead(plan, decided):

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
-import os
-import selectors
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import Any
 
-from preheat import activation
-from preheat.edges import process_group, proof_child
-from preheat.edges.surroundings import for_proof
+from packaging.utils import canonicalize_name
+
+from preheat.edges.proof_process import ProofProcess, Room
 from preheat.words.errors import InstallError
 from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
-from preheat.words.proof import Proof
+from preheat.words.proof import Looked, Proof
 
 _STARTUP_ALLOWANCE = 30.0
-_COMPLAINT_KEPT = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +89,59 @@ def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozens
     return frozenset(run.opened)
 
 
+class Preloaded:
+    """An interpreter that imports modules of the platform before there are layers to prove.
+
+    A context: what nobody has made use of is gone at its end.
+    """
+
+    def __init__(self, executable: str, modules: Sequence[str], limits: Limits) -> None:
+        self._deadline = time.monotonic() + limits.seconds + _STARTUP_ALLOWANCE
+        self._process = ProofProcess(Room(executable=executable, place=limits.place))
+        self._process.hand({"ahead": modules, "last": False})
+
+    def __enter__(self) -> Preloaded:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.__exit__(kind, error, trace)
+
+    def looked(self) -> Looked | None:
+        """What they looked for, once they are imported; None where they could not be."""
+        answer = self._process.answer(self._deadline)
+        if answer is None or answer["state"] != "ahead":
+            return None
+        return Looked(
+            modules=frozenset(answer["modules"]),
+            found=frozenset(answer["found"]),
+            distributions=frozenset(map(canonicalize_name, answer["distributions"])),
+            groups=frozenset(answer["groups"]),
+            libraries={name: tuple(files) for name, files in answer["libraries"].items()},
+        )
+
+    def prove(
+        self, packages: Sequence[Package], stack: Stack, first: Sequence[str], limits: Limits
+    ) -> tuple[Proof, ...]:
+        """As `prove`, once and no more; empty where anything failed, which then says little.
+
+        Args:
+            packages: to import and check, one after the other.
+            stack: what lies on the path from now on.
+            first: modules that are imported before them, as far as they can be.
+            limits: how long that may take.
+        """
+        run = _Run(packages, limits)
+        run.go_on(self._process, stack, first)
+        proofs = tuple(run.proofs.get(package.name) for package in packages)
+        good = tuple(proof for proof in proofs if proof is not None and proof.ok)
+        return good if run.fatal is None and len(good) == len(packages) else ()
+
+
 class _Run:
     """One interpreter and what it said.
 
@@ -119,71 +166,39 @@ class _Run:
         self._deadline = time.monotonic() + limits.of(packages[0]) + _STARTUP_ALLOWANCE
 
     def go(self, stack: Stack) -> None:
-        """Starts the interpreter, listens to the end, and leaves nothing running."""
-        with (
-            tempfile.TemporaryDirectory(
-                prefix="preheat-proof-", dir=self._limits.place, ignore_cleanup_errors=True
-            ) as place,
-            tempfile.TemporaryFile() as complaints,
-        ):
-            process, answers = self._start(stack, place, complaints)
-            try:
-                finished = any(self._hear(answer) for answer in self._answers(answers))
-            finally:
-                os.close(answers)
-                late = time.monotonic() >= self._deadline
-                _end(process)
-            if not finished:
-                self.fatal = self._death(process.returncode, complaints, late=late)
+        """Starts an interpreter, listens to the end, and leaves nothing running."""
+        room = Room(
+            executable=stack.interpreter.executable, place=self._limits.place, gpu=self._limits.gpu
+        )
+        with ProofProcess(room) as process:
+            self.go_on(process, stack)
 
-    def _start(
-        self, stack: Stack, place: str, complaints: IO[bytes]
-    ) -> tuple[subprocess.Popen[bytes], int]:
+    def go_on(self, process: ProofProcess, stack: Stack, first: Sequence[str] = ()) -> None:
+        """The same in an interpreter that has started; it has ended then.
+
+        Args:
+            process: that interpreter.
+            stack: what lies on its path.
+            first: modules that are imported before the packages, as far as they can be.
+        """
         task = {
             "layers": stack.layers,
             "hooked": stack.hooked,
             "sites": stack.interpreter.sites,
             "kept": stack.kept,
             "traced": self._traced,
+            "first": first,
             "packages": list(map(_entry, self._packages.values())),
+            "last": True,
         }
-        source = inspect.getsource(activation) + inspect.getsource(proof_child)
-        answers, write = os.pipe()
-        with tempfile.TemporaryFile() as handed:
-            handed.write(json.dumps(task).encode())
-            handed.seek(0)
-            process = subprocess.Popen(
-                [
-                    stack.interpreter.executable,
-                    "-B",
-                    "-c",
-                    f"{source}\nmain(activate)\n",
-                    str(write),
-                ],
-                stdin=handed,
-                stdout=subprocess.DEVNULL,
-                stderr=complaints,
-                env=for_proof(os.environ, place, gpu=self._limits.gpu),
-                cwd=place,
-                pass_fds=(write,),
-                start_new_session=True,
-            )
-        os.close(write)
-        return process, answers
-
-    def _answers(self, descriptor: int) -> Iterator[dict[str, Any]]:
-        """Answers as they come, until the other side closes or the deadline passes."""
-        buffer = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while (left := self._deadline - time.monotonic()) > 0:
-                if not selector.select(left):
-                    continue
-                chunk = os.read(descriptor, 65536)
-                if not chunk:
-                    return
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                yield from map(json.loads, lines)
+        process.hand(task)
+        finished = False
+        while not finished and (answer := process.answer(self._deadline)) is not None:
+            finished = self._hear(answer)
+        late = time.monotonic() >= self._deadline
+        process.end()
+        if not finished:
+            self.fatal = self._death(process, late=late)
 
     def _hear(self, answer: dict[str, Any]) -> bool:
         """Takes one answer down; True for the last one."""
@@ -210,18 +225,17 @@ class _Run:
                 ok=True,
                 seconds=self._spent.get(name, 0.0),
                 unwritten=answer["unwritten"],
+                libraries={name: tuple(files) for name, files in answer["libraries"].items()},
             )
         return bool(state == "finished")
 
-    def _death(self, status: int | None, complaints: IO[bytes], *, late: bool) -> Proof:
-        complaints.seek(0)
-        words = complaints.read().decode("utf-8", "replace").strip()[-_COMPLAINT_KEPT:]
+    def _death(self, process: ProofProcess, *, late: bool) -> Proof:
         if late:
             limit = self._limits.of(self._packages[self._current])
             reason = f"{self._doing} did not return within {limit:g} s"
         else:
-            reason = f"{self._doing} ended the interpreter ({_spelled(status)})"
-        return Proof(package=self._current, ok=False, reason=reason, trace=words)
+            reason = f"{self._doing} ended the interpreter ({_spelled(process.returncode)})"
+        return Proof(package=self._current, ok=False, reason=reason, trace=process.complaints())
 
 
 def _entry(package: Package) -> dict[str, object]:
@@ -231,13 +245,6 @@ def _entry(package: Package) -> dict[str, object]:
         "check": package.check,
         "check_is_module": package.check_module is not None,
     }
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends it with all that it started; one that ended by itself keeps its own status."""
-    process.poll()
-    process_group.kill(process)
-    process.wait()
 
 
 def _spelled(status: int | None) -> str:

@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter of the platform: imports what is promised and says what happened.
 
 Not imported by preheat: its text is handed to the interpreter, after that of ``activation``, with
-the task as JSON on standard input and the answers as JSON lines on a descriptor of their own, so
-that what packages print mixes with nothing.
+paths of files with tasks (JSON) as the lines of standard input, and the answers as JSON lines on a
+descriptor of their own, so that what packages print mixes with nothing.
 """
 
 import contextlib
@@ -21,18 +21,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.abc import PathEntryFinder
-    from types import CodeType
+    from types import CodeType, FrameType
     from typing import Any
 
 
 def main(activate: "Callable[..., object]") -> None:
     """Imports and checks in the order given; stops a package at its first failure."""
-    task = json.load(sys.stdin)
     answers = os.fdopen(int(sys.argv[1]), "w", buffering=1)
 
     def say(**answer: object) -> None:
         answers.write(json.dumps(answer) + "\n")
 
+    task = _task()
+    if "ahead" in task:
+        say(state="ahead", **_import_ahead(task["ahead"]))
+        task = _task()
     opened = _trace(task["layers"]) if task["traced"] else None
     unwritten: list[str] = []
     if task["kept"]:
@@ -40,6 +43,9 @@ def main(activate: "Callable[..., object]") -> None:
         _keep_bytecode(staged, final, unwritten)
     activate(task["layers"], task["sites"], task["hooked"])
     sys.path[:] = [place for place in sys.path if place]
+    for name in task["first"]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     for package in task["packages"]:
         name = package["name"]
         steps = [("import " + module, _import(module)) for module in package["imports"]]
@@ -54,13 +60,95 @@ def main(activate: "Callable[..., object]") -> None:
                 break
             say(package=name, what=what, state="done", seconds=time.perf_counter() - begin)
         else:
-            say(package=name, state="proved", unwritten="".join(unwritten[:1]))
+            kept = "".join(unwritten[:1])
+            say(package=name, state="proved", unwritten=kept, libraries=_libraries())
     if opened is not None:
         say(state="opened", paths=sorted(opened | _mapped(task["layers"])))
     say(state="finished")
     answers.close()
     # What packages registered for exit is not ours to prove.
     os._exit(0)
+
+
+def _task() -> "dict[str, Any]":
+    """The next one; where none comes, nobody waits for an answer."""
+    path = sys.stdin.readline().rstrip("\n")
+    if not path:
+        os._exit(0)
+    with open(path, encoding="utf-8") as file:
+        task: dict[str, Any] = json.load(file)
+    os.unlink(path)
+    return task
+
+
+class _Asked:
+    """Stands before all finders, finds nothing, and notes what is looked for."""
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.distributions: set[str] = set()
+        self.groups: set[str] = set()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.modules.add(name.partition(".")[0])
+
+    def find_distributions(self, context: "Any" = None) -> "tuple[()]":
+        name = getattr(context, "name", None)
+        if name is not None:
+            self.distributions.add(name)
+            return ()
+        self.groups.add(_group_asked() or "*")
+        return ()
+
+
+def _group_asked() -> "str | None":
+    """The group of entry points that is being looked up, by what the caller's callers hold."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "entry_points":
+            group: str | None = frame.f_locals.get("params", {}).get("group")
+            return group
+        frame = frame.f_back
+    return None
+
+
+def _import_ahead(names: "list[str]") -> "dict[str, object]":
+    """Imports them from the platform; what that looked for."""
+    asked = _Asked()
+    sys.meta_path.insert(0, asked)
+    try:
+        for name in names:
+            importlib.import_module(name)
+    finally:
+        sys.meta_path.remove(asked)
+    return {
+        "modules": sorted(asked.modules),
+        "found": sorted(_found(asked.modules)),
+        "distributions": sorted(asked.distributions),
+        "groups": sorted(asked.groups),
+        "libraries": _libraries(),
+    }
+
+
+def _found(asked: "set[str]") -> "set[str]":
+    """What is loaded, and what of the rest could be: its presence may be all that was asked for."""
+    found = {name.partition(".")[0] for name in sys.modules}
+    for name in asked - found:
+        with contextlib.suppress(ImportError, ValueError):
+            if importlib.util.find_spec(name) is not None:
+                found.add(name)
+    return found
+
+
+def _libraries() -> "dict[str, list[str]]":
+    """Shared libraries that are mapped (proc(5)): names as far as ".so", and their files."""
+    found: dict[str, set[str]] = {}
+    with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8") as maps:
+        for path in {line.rstrip("\n").partition("/")[2] for line in maps}:
+            name, suffix, _ = path.rpartition("/")[2].partition(".so")
+            if suffix and name.startswith("lib"):
+                found.setdefault(name, set()).add("/" + path)
+    return {name: sorted(files) for name, files in found.items()}
 
 
 def _trace(layers: "list[str]") -> "set[str]":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Libraries = Mapping[str, tuple[str, ...]]
+"""Shared libraries that a process has mapped: names as far as ``.so``, and their files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +19,7 @@ class Proof:
         seconds: what its imports and check took.
         trace: the traceback, for ``--verbose``.
         unwritten: why bytecode that was to be kept could not be written; empty where it was.
+        libraries: what was mapped once the package had passed.
     """
 
     package: str
@@ -23,3 +28,44 @@ class Proof:
     seconds: float = 0.0
     trace: str = ""
     unwritten: str = ""
+    libraries: Libraries = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looked:
+    """What an import looked for in its interpreter, whether it was there or not.
+
+    Attributes:
+        modules: top-level names.
+        found: those that were there, and all others that are loaded since then.
+        distributions: names whose metadata it asked for, canonical.
+        groups: of entry points, over all distributions; `EVERYTHING` where it asked for more.
+        libraries: what is mapped since then.
+    """
+
+    modules: frozenset[str]
+    found: frozenset[str]
+    distributions: frozenset[str]
+    groups: frozenset[str]
+    libraries: Libraries
+
+
+EVERYTHING = "*"
+"""In place of a group of entry points: the metadata of all distributions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Brought:
+    """What layers put on the path.
+
+    Attributes:
+        modules: top-level names.
+        distributions: canonical names.
+        groups: of entry points.
+        hooked: whether a ``.pth`` file runs before anything is imported.
+    """
+
+    modules: frozenset[str]
+    distributions: frozenset[str]
+    groups: frozenset[str]
+    hooked: bool

@@ -1,0 +1,53 @@
+"""The cold start of the four packages of a speech worker, two of which import torch.
+
+As `cold`, with transformers, google-cloud-speech, whisperx and f5-tts. Installers without bounds
+replace the platform's torch and install 8 GB; preheat's manifest leaves out what only serves
+whisperx's transcription and f5-tts's training. One start of each installer, since each takes
+minutes. Needs 40 GB of disk while it runs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import cold, ground
+from bench.payload import EXCLUDES, REQUIREMENTS, planned
+from bench.scales import unconstrained_pins
+
+ROUNDS = 3
+SLOW_ROUNDS = 1
+BUILD_TOOLS = ("setuptools", "wheel")
+"""What source distributions of the four ask for when they are built."""
+
+
+def measure() -> None:
+    """Run the starts, print the table and keep the figures."""
+    home = ground.BUILD / "cold-four"
+    python = cold.make_platform() / "bin" / "python"
+    tools = ground.make_venv(home / "tools", "pip").parent
+    wheels = fetch(tools, home / "wheels", python)
+    contestants = [
+        cold.Contestant(name="preheat run", start=cold.start_preheat, rounds=ROUNDS),
+        cold.Contestant(name="uv pip install", start=cold.start_uv, rounds=SLOW_ROUNDS),
+        cold.Contestant(name="pip install", start=cold.start_pip, rounds=SLOW_ROUNDS),
+    ]
+    cold.race(contestants, cold.Wanted(imports=REQUIREMENTS, excludes=EXCLUDES), wheels)
+    cold.show(contestants, REQUIREMENTS)
+    cold.keep("cold-four", contestants, REQUIREMENTS)
+
+
+def fetch(tools: Path, wheels: Path, python: Path) -> Path:
+    """The archives of both solutions, in the versions of the day or of an earlier run."""
+    stamp = wheels / "whole"
+    if stamp.exists():
+        return wheels
+    print("fetching archives, about 5 GB", file=sys.stderr, flush=True)
+    wheels.mkdir(parents=True, exist_ok=True)
+    command = (str(tools / "pip"), "download", "--quiet", "--no-deps", "--dest", str(wheels))
+    ours = planned(python, wheels.parent / "plan", EXCLUDES)
+    for pins in (unconstrained_pins(python, REQUIREMENTS), (*ours, *BUILD_TOOLS)):
+        subprocess.run((*command, *pins), check=True)
+    stamp.touch()
+    return wheels

@@ -1,0 +1,141 @@
+"""An interpreter of the platform that proves what it is handed, and says so line by line."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import selectors
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from preheat import activation
+from preheat.edges import process_group, proof_child
+from preheat.edges.surroundings import for_proof
+
+_COMPLAINT_KEPT = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """What such a process has to itself.
+
+    Attributes:
+        executable: the interpreter.
+        place: where what packages write goes, for as long as the process lives; TMPDIR if None.
+        gpu: whether GPUs are visible.
+    """
+
+    executable: str
+    place: Path | None = None
+    gpu: bool = False
+
+
+class ProofProcess:
+    """One interpreter, from its start to its end: a context that leaves nothing running.
+
+    Attributes:
+        returncode: how it ended, once it was left.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.returncode: int | None = None
+        self._buffer = b""
+        self._held = contextlib.ExitStack()
+        try:
+            place = self._held.enter_context(
+                tempfile.TemporaryDirectory(
+                    prefix="preheat-proof-", dir=room.place, ignore_cleanup_errors=True
+                )
+            )
+            self._place = Path(place)
+            complaints = tempfile.TemporaryFile()  # noqa: SIM115  # until this context is left
+            self._complaints = self._held.enter_context(complaints)
+            self._answers, write = os.pipe()
+            self._held.callback(os.close, self._answers)
+            source = inspect.getsource(activation) + inspect.getsource(proof_child)
+            try:
+                self._process = subprocess.Popen(
+                    [room.executable, "-B", "-c", f"{source}\nmain(activate)\n", str(write)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._complaints,
+                    env=for_proof(os.environ, place, gpu=room.gpu),
+                    cwd=place,
+                    pass_fds=(write,),
+                    start_new_session=True,
+                )
+            finally:
+                os.close(write)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def __enter__(self) -> ProofProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+        self._held.close()
+
+    def hand(self, task: Mapping[str, object]) -> None:
+        """Gives it something to do. Its own standard input ends with the last task."""
+        file = self._place / "task.json"
+        file.write_text(json.dumps(task), encoding="utf-8")
+        stream = self._process.stdin
+        if stream is None:
+            return
+        # One that has ended already says so by the end of its answers.
+        with contextlib.suppress(BrokenPipeError):
+            stream.write(f"{file}\n".encode())
+            stream.flush()
+        if task["last"]:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+    def answer(self, deadline: float) -> dict[str, Any] | None:
+        """The next answer; None when it says no more, or the deadline has passed.
+
+        Args:
+            deadline: by ``time.monotonic()``.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._answers, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                if selector.select(left):
+                    chunk = os.read(self._answers, 65536)
+                    if not chunk:
+                        return None
+                    self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def end(self) -> None:
+        """Ends it with all that it started; one that ended by itself keeps its own status."""
+        self._process.poll()
+        process_group.kill(self._process)
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self.returncode = self._process.wait()
+
+    def complaints(self) -> str:
+        """The end of what it wrote to standard error."""
+        self._complaints.seek(0)
+        return self._complaints.read().decode("utf-8", "replace").strip()[-_COMPLAINT_KEPT:]
