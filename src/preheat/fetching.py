@@ -62,6 +62,7 @@ class Fetcher:
             )
         contents = self.decided.planner.composition.contents
         staged.check(target, [(d, contents[d.name]) for d in step.distributions])
+        staged.link(target, step.links)
         return staged.take_scripts(target)
 
     def _watched(self, step: Step) -> contextlib.AbstractContextManager[None]:

@@ -11,8 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,12 +35,14 @@ class Stack:
     Attributes:
         hooked: those of the layers that hold ``.pth`` files.
         kept: the layer whose modules' bytecode is kept, and where that layer will lie; or None.
+        loads: package name to links in its layer, each with the library that it leads to.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
     kept: tuple[str, str] | None = None
+    loads: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +147,10 @@ class _Run:
             "sites": stack.interpreter.sites,
             "kept": stack.kept,
             "traced": self._traced,
-            "packages": list(map(_entry, self._packages.values())),
+            "packages": [
+                {**_entry(each), "loads": stack.loads.get(each.name, ())}
+                for each in self._packages.values()
+            ],
         }
         source = inspect.getsource(activation) + inspect.getsource(proof_child)
         answers, write = os.pipe()

@@ -15,6 +15,7 @@ from preheat.edges.surroundings import without_layers
 from preheat.words.errors import InstallError
 from preheat.words.lock import Contents, Locked
 from preheat.words.platform import Interpreter, RecordState
+from preheat.words.stand_in import Link
 
 _GROUPS = ("console_scripts", "gui_scripts")
 
@@ -64,6 +65,20 @@ def check(place: Path, expected: Iterable[tuple[Locked, Contents]]) -> None:
                     f"{each.name} {each.version} was not installed whole: {path} "
                     + ("is missing" if actual < 0 else f"has {actual} bytes, not {size}")
                 )
+
+
+def link(place: Path, links: Iterable[Link]) -> None:
+    """Makes links to the platform's libraries, where wheels would have put their own.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for each in links:
+        where = place / each.path
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            # Two wheels may bring one file.
+            where.symlink_to(each.target)
 
 
 def take_scripts(place: Path) -> tuple[tuple[str, str], ...]:
