@@ -203,7 +203,7 @@ class Decision:
         taking_part = tuple(p for p in taking_part if p.name not in settled)
         whole = composition(resolution, taking_part, platform)
         service = Service(composition=whole, protect=settings.protected, stated=settings.cuda)
-        whole = replace(whole, stand_ins=service.stand_ins())
+        whole = replace(whole, stand_ins=service.stand_ins(), copies=service.copies())
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         there = available(self._store)
         volumes = self._volumes()

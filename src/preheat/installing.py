@@ -284,7 +284,7 @@ class Installer:
             files=measured.files,
             hooked=hooked,
             scripts=scripts,
-            links=tuple((link.path, link.target) for link in step.links),
+            links=tuple((e.path, e.target) for e in step.links if (target / e.path).is_symlink()),
         )
         self.store.publish(target, facts)
         self._pack(outcome)
@@ -349,8 +349,12 @@ class Installer:
 
 
 def _loads(step: Step, layer: Path) -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """What must load for that step: the links in its layer, each with the library itself."""
-    return {step.package.name: tuple((str(layer / e.path), e.target) for e in step.links)}
+    """What must load for that step: the links in its layer, each with the library itself.
+
+    In place of a copy, a link loads as the copy did, or did not.
+    """
+    links = (link for link in step.links if not link.sha256)
+    return {step.package.name: tuple((str(layer / e.path), e.target) for e in links)}
 
 
 def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:

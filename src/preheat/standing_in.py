@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from preheat.decisions.compose import Composition
-from preheat.decisions.stand_ins import Wheel, is_candidate, stand_in, stems
-from preheat.edges.cuda_libraries import Search, of_distribution
+from preheat.decisions.stand_ins import Wheel, copies, is_candidate, stand_in, stem_of, stems
+from preheat.edges.cuda_libraries import Search, libraries_of, of_distribution
+from preheat.edges.wheelhouse import sha256_of
 from preheat.words.lock import Locked
 from preheat.words.manifest import Package, StatedCuda
-from preheat.words.stand_in import LibraryDirectory, StandIn
+from preheat.words.stand_in import Library, LibraryDirectory, Link, StandIn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,31 @@ class Service:
         if not self._wheels and not self._installed:
             return {}
         return {each.name: tuple(self._for(each)) for each in self.composition.packages}
+
+    def copies(self) -> dict[str, tuple[Link, ...]]:
+        """Name of a distribution to links in place of NVIDIA's libraries that it holds.
+
+        By name and size, here; whether a file is an equal one is seen when it is there.
+        """
+        known = {(each.name, each.size): each for each in self._libraries()}
+        found: dict[str, tuple[Link, ...]] = {}
+        for name, contents in self.composition.contents.items():
+            alike = ((path, known.get((was, size))) for path, was, size in copies(contents))
+            links = [
+                Link(path=path, target=library.path, sha256=sha256_of(Path(library.path)))
+                for path, library in alike
+                if library is not None
+            ]
+            if links:
+                found[name] = tuple(links)
+        return found
+
+    def _libraries(self) -> Iterator[Library]:
+        for directory in self._directories:
+            yield from directory.libraries
+        for each in self.composition.platform.distributions:
+            if each.state.present and is_candidate(each.name, self.protect):
+                yield from libraries_of(each)
 
     def _for(self, package: Package) -> Iterator[StandIn]:
         direct = frozenset(self.composition.beside_torch(package))
@@ -77,12 +104,20 @@ class Service:
 
     @cached_property
     def _directories(self) -> tuple[LibraryDirectory, ...]:
-        contents = self.composition.contents
+        """Where the platform has libraries that a wheel of NVIDIA's in the lock holds."""
+        contents = (
+            self.composition.contents[each.name]
+            for each in self.composition.lock.distributions
+            if is_candidate(each.name, self.protect)
+        )
+        wanted = frozenset(stem_of(was) for each in contents for _, was, _ in copies(each))
+        if not wanted:
+            return ()
         return Search(
             platform=self.composition.platform,
             environ=os.environ,
             stated=self.stated,
-            stems=frozenset(stem for name in self._wheels for stem in stems(contents[name])),
+            stems=wanted,
         ).directories()
 
     def _asked_by(self, package: Package) -> Iterator[str]:

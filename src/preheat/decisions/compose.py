@@ -36,6 +36,7 @@ class Composition:
         beneath: where the platform's own distributions lie, by name, as far as it is known.
         stand_ins: package name to what the platform's CUDA libraries stand in for.
         bringing: names of packages for which they do not do: these bring the wheels.
+        copies: name of a distribution to links in place of its own copies of such libraries.
     """
 
     lock: Lock
@@ -45,6 +46,7 @@ class Composition:
     beneath: Mapping[str, Territory]
     stand_ins: Mapping[str, tuple[StandIn, ...]] = field(default_factory=dict)
     bringing: frozenset[str] = frozenset()
+    copies: Mapping[str, tuple[Link, ...]] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> Graph:
@@ -103,9 +105,10 @@ class Composition:
             if each.name not in taken and (each.wheel is None or not brings)
         )
 
-    def links(self, package: Package, placed: Iterable[str] = ()) -> tuple[Link, ...]:
-        """The links that the package's layer holds, by their paths."""
-        links = {link.path: link for each in self.stood_in(package, placed) for link in each.links}
+    def links(self, layer: Iterable[Locked], stand_ins: Iterable[StandIn]) -> tuple[Link, ...]:
+        """The links that a layer of these distributions holds, by their paths."""
+        links = {link.path: link for each in stand_ins for link in each.links}
+        links |= {link.path: link for each in layer for link in self.copies.get(each.name, ())}
         return tuple(links[path] for path in sorted(links))
 
     def left_out(self, package: Package) -> frozenset[str]:

@@ -53,7 +53,7 @@ def layer_digest(
     interpreter = platform.interpreter
     archives = sorted((d.name, d.archive.sha256) for d in distributions)
     built = any(not d.archive.is_wheel for d in distributions)
-    linked = sorted((link.path, link.target) for link in links)
+    linked = sorted((link.path, link.target, link.sha256) for link in links)
     return digest(
         {
             **({"links": linked} if linked else {}),

@@ -74,6 +74,14 @@ class _Piece:
             files=tuple((link.path, len(link.target)) for link in self.links), requires=()
         )
 
+    def without_copies(self, contents: Contents) -> Contents:
+        """What a wheel holds and no link takes the place of."""
+        gone = {link.path for link in self.links if link.sha256}
+        if not gone:
+            return contents
+        files = tuple(file for file in contents.files if file[0] not in gone)
+        return replace(contents, files=files)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
@@ -137,11 +145,12 @@ class Planner:
             return Step(package=package, action=Action.SKIP, reason=refusal, version=version)
         if not layer:
             return self._within_earlier(package, progress, version)
+        stand_ins = self.composition.stood_in(package, progress.placed)
         piece = _Piece(
             package=package,
             distributions=layer,
-            stand_ins=self.composition.stood_in(package, progress.placed),
-            links=self.composition.links(package, progress.placed),
+            stand_ins=stand_ins,
+            links=self.composition.links(layer, stand_ins),
         )
         failure = self._known_failure((*progress.layers, self._digest(piece)), package)
         left_out = self.composition.left_out(package)
@@ -190,8 +199,8 @@ class Planner:
         failure = self._known_failure((*over, name), package)
         if failure:
             return Step(package=package, action=Action.SKIP, reason=failure, version=version)
-        held = [self.composition.contents[d.name] for d in layer]
-        footprint = self.measure.footprint([*held, piece.linked])
+        held = (self.composition.contents[d.name] for d in layer)
+        footprint = self.measure.footprint([*map(piece.without_copies, held), piece.linked])
         present = name in self.known.layers
         ready = present and name not in self.known.packed
         step = Step(

@@ -29,6 +29,8 @@ from preheat.words.stand_in import Library, LibraryDirectory, Link, StandIn
 LIBRARY = re.compile(r"(lib[\w.+-]+?)\.so((?:\.\d+)*)")
 """The file name of a shared library: what comes before ``.so``, and the numbers after it."""
 
+# auditwheel puts eight digits of a hash into the names of what it copies into a wheel.
+_COPY = re.compile(r"(lib[\w.+-]+?)[.-][0-9a-f]{8}(\.so(?:\.\d+)*)")
 # A wheel with less of its bytes in libraries is there for what else it holds: the headers of the
 # CUDA runtime, which programs compile against while they run.
 _MOSTLY = 0.9
@@ -95,6 +97,15 @@ def suffices(version: str, bounds: Iterable[Specifier]) -> bool:
         return all(_met(have, bound) for bound in bounds)
     except InvalidVersion:
         return False
+
+
+def copies(contents: Contents) -> Iterator[tuple[str, str, int]]:
+    """Libraries in any wheel: path, the name before it was copied there, and size."""
+    for path, size in contents.files:
+        name = path.rpartition("/")[2]
+        renamed = _COPY.fullmatch(name)
+        if renamed or LIBRARY.fullmatch(name):
+            yield path, renamed[1] + renamed[2] if renamed else name, size
 
 
 def asked_of(name: str, requirements: Iterable[str]) -> Iterator[Specifier]:

@@ -127,12 +127,27 @@ class Search:
             path = os.path.realpath(os.path.join(place, name))
             if os.path.isfile(path):
                 version = versions.get(name) or _numbers(path, name) or self._said(name)
-                yield Library(name=name, path=path, version=version)
+                size = os.stat(path).st_size
+                yield Library(name=name, path=path, version=version, size=size)
 
     def _said(self, name: str) -> str | None:
         """What is stated of a library of which no file tells the version."""
         said = {"libcudnn": self.stated.cudnn, "libnccl": self.stated.nccl}
         return next((v for stem, v in said.items() if stem_of(name).startswith(stem)), None)
+
+
+def libraries_of(distribution: Distribution) -> Iterator[Library]:
+    """The libraries that a distribution of the platform brought."""
+    for row in inventory.files(distribution):
+        path = os.path.join(distribution.location, row)
+        if stem_of(row):
+            with contextlib.suppress(OSError):
+                yield Library(
+                    name=os.path.basename(row),
+                    path=os.path.realpath(path),
+                    version=distribution.version,
+                    size=os.stat(path).st_size,
+                )
 
 
 def of_distribution(distribution: Distribution) -> StandIn | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from preheat import following
 from preheat.edges import inventory
@@ -61,7 +62,7 @@ def _layer(store: Store, digest: str, known: bool, used: set[str]) -> LayerFiles
         try:
             facts = store.facts(digest)
             package, distributions = facts.package, facts.distributions
-            wrong = next((*_faults(path, distributions), *_astray(path, facts)), "")
+            wrong = next(chain(_faults(path, distributions), _astray(path, facts)), "")
         except StoreError as error:
             wrong = error.message
     return LayerFiles(

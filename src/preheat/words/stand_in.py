@@ -15,11 +15,13 @@ class Library:
         name: what the loader asks for, ``libcudnn.so.9``.
         path: the file itself, symlinks resolved.
         version: ``9.20.0.48``; None where nothing tells.
+        size: in bytes.
     """
 
     name: str
     path: str
     version: str | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +39,12 @@ class Link:
     Attributes:
         path: below the layer, ``nvidia/cudnn/lib/libcudnn.so.9``.
         target: the platform's file.
+        sha256: of that file, where it takes the place of one that is installed: an equal one.
     """
 
     path: str
     target: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
