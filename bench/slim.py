@@ -56,7 +56,7 @@ def measure() -> None:
     found = ground.preheat("slim", "--write", *options, "--python", str(python))
     second = warm(thin, HOME / "thin", python, scales)
     imports = {name: can_import(python, second.paths, name) for name in REQUIREMENTS.values()}
-    again = duplicated(python, second.paths)
+    again = duplicated(protected_files(python), second.paths)
     rows = {
         "uv, unconstrained": every,
         "preheat, with excludes": first.payload,
@@ -138,26 +138,28 @@ def can_import(python: Path, paths: Sequence[Path], module: str) -> bool:
     return done.returncode == 0
 
 
-def duplicated(python: Path, layers: Iterable[Path]) -> Mapping[str, int]:
-    """Files of protected distributions that lie in a layer too, by the layer's path, in bytes.
+def duplicated(files: Iterable[Path], layers: Iterable[Path]) -> Mapping[str, int]:
+    """Those of the platform's files that lie in a layer too, by the layer's path, in bytes.
 
     Licences and empty modules are the same everywhere: what is in ``.dist-info``, and what is
-    empty, is not compared.
+    empty, is not compared. A link to a file of the platform holds no bytes of it.
     """
-    protected = {_digest(file) for file in _protected(str(python)) if file.stat().st_size}
+    protected = {_digest(file) for file in files if file.stat().st_size}
     return {
         str(file.relative_to(layer)): file.stat().st_size
         for layer in layers
         for file in layer.rglob("*")
         if file.is_file()
+        and not file.is_symlink()
         and ".dist-info" not in str(file)
         and file.stat().st_size
         and _digest(file) in protected
     }
 
 
-def _protected(python: str) -> Iterator[Path]:
-    for each in probe(python).distributions:
+def protected_files(python: Path) -> Iterator[Path]:
+    """The files of the platform's torch, triton and NVIDIA's distributions."""
+    for each in probe(str(python)).distributions:
         if belongs_to_the_platform(each.name):
             for path in inventory.files(each):
                 file = Path(each.location, path)

@@ -40,6 +40,8 @@ FLOORS = {
     "preheat.api": 4,
     "preheat.building": 4,
     "preheat.deciding": 4,
+    "preheat.standing_in": 4,
+    "preheat.library_bounds": 4,
     "preheat.resolution": 4,
     "preheat.locks": 4,
     "preheat.proving": 4,

@@ -19,6 +19,7 @@ from preheat.words.report import (
     PlatformReport,
     Report,
     StageReport,
+    StandInReport,
     Status,
     VolumeReport,
 )
@@ -141,6 +142,12 @@ def shadowed_modules(outcomes: Iterable[Outcome], composition: Composition) -> t
     return tuple(sorted(name for name in names if name.isidentifier()))
 
 
+def linked_libraries(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """The platform's libraries that links in the layers of what works lead to."""
+    good = (outcome.step for outcome in outcomes if outcome.good)
+    return tuple(sorted({link.target for step in good for link in step.links}))
+
+
 def history_line(report: Report, when: float) -> dict[str, object]:
     """What is remembered of a start for ever."""
     return {
@@ -186,6 +193,18 @@ def _package(outcome: Outcome, store: Store) -> PackageReport:
         exact=step.exact,
         distributions=tuple(f"{d.name}=={d.version}" for d in step.distributions),
         shadows=step.shadows,
+        stand_ins=tuple(
+            StandInReport(
+                name=each.name,
+                version=each.version,
+                place=each.place,
+                bytes=each.size,
+                download=(each.wheel.archive.size or 0) if each.wheel else 0,
+                on_platform=each.wheel is None,
+            )
+            for each in step.stand_ins
+        ),
+        bytes_spared=step.spared,
         seconds=outcome.seconds,
         trace=outcome.trace,
     )

@@ -28,10 +28,12 @@ from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Staging, Store
 from preheat.edges.wheelhouse import Kept
 from preheat.edges.wheels import Reader
+from preheat.library_bounds import resolve_around
 from preheat.locks import Locks
 from preheat.pace import Pace
 from preheat.proving import Prover, TorchAhead
-from preheat.resolution import Question, Resolution, composition, resolve, with_older
+from preheat.resolution import Question, Resolution, composition, with_older
+from preheat.standing_in import Service
 from preheat.words.engine import Request
 from preheat.words.errors import PlatformChangedError, ResolutionError
 from preheat.words.lock import Lock, Locked
@@ -135,7 +137,12 @@ class Decided:
             f"{older.name} {older.version}, since with {companion.version} {why}" if older else ""
         )
         remarks = {**self.planner.remarks, companion.name: remark}
-        whole = composition(found, old.packages, self.platform)
+        whole = replace(
+            composition(found, old.packages, self.platform),
+            stand_ins=old.stand_ins,
+            bringing=old.bringing,
+            copies={name: each for name, each in old.copies.items() if name != companion.name},
+        )
         return replace(self, planner=replace(self.planner, composition=whole, remarks=remarks))
 
     def keep_lock(self) -> None:
@@ -157,6 +164,10 @@ class Decided:
         volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
         known = zip(volumes, room.volumes, strict=True)
         return self.with_room(replace(room, volumes=[replace(v, links=o.links) for v, o in known]))
+
+    def bringing(self, package: Package, why: str) -> Decided:
+        """The same, where a package brings NVIDIA's libraries, with the reason."""
+        return replace(self, planner=self.planner.bringing(package, why))
 
     def without_layer(self, digest: str) -> Decided:
         """The same, where the store turns out not to have that layer."""
@@ -245,11 +256,14 @@ class Decision:
             package = next(p for p in taking_part if p.name == name)
             settled[name] = Step(package=package, action=Action.SKIP, reason=reason)
         taking_part = tuple(p for p in taking_part if p.name not in settled)
+        whole = composition(resolution, taking_part, platform)
+        service = Service(composition=whole, protect=settings.protected, stated=settings.cuda)
+        whole = replace(whole, stand_ins=service.stand_ins(), copies=service.copies())
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         there = available(self._store)
         volumes = self._volumes(workplace)
         planner = Planner(
-            composition=composition(resolution, taking_part, platform),
+            composition=whole,
             settled=settled,
             known=Known(
                 layers=there,
@@ -298,7 +312,9 @@ class Decision:
         question = self._question(platform, left)
         with self._pace.stage("resolve"):
             # What archives hold is true for ever: with it, a plan from the lock asks no index.
-            return resolve(question, engine, self._reader(remember=True))
+            return resolve_around(
+                question, (engine, self._reader(remember=True)), self._order.settings.cuda
+            )
 
     def _settle(self, platform: Platform, prover: Prover) -> tuple[dict[str, Step], Platform]:
         """Packages that need no layer: unwanted here, or provided by the platform and proved.

@@ -73,6 +73,7 @@ class Fetcher:
             )
         contents = self.decided.planner.composition.contents
         staged.check(target, [(d, contents[d.name]) for d in step.distributions])
+        staged.link(target, step.links)
         came = (d for d in step.distributions if (d.name, d.version) not in there)
         fetched = sum(each.archive.size or 0 for each in came)
         return Arrived(scripts=staged.take_scripts(target), fetched=fetched)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-FORMAT = 3
+FORMAT = 4
 UNPACK = "its layers are packed, and not unpacked on this machine yet"
 """Why a start is not warm where that is all it lacks."""
 DOOMED = "doomed"
@@ -185,6 +185,9 @@ def _differences(facts: Mapping[str, Any], text: bytes) -> Iterator[str]:
     for row in facts["sites"]:
         if not _same_site(row):
             yield f"the distributions in {row[0]} changed"
+    for library in facts["libraries"]:
+        if not os.path.exists(library):
+            yield f"the platform's library {library} is gone"
     gone = first_gone(facts)
     if gone:
         yield UNPACK if facts["local"] else f"the layer {gone} is gone"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -190,10 +190,10 @@ class Installer:
         if skip_late(self.pace, outcome):
             return
         with self.pace.part("prove", outcome.step.package.name, {}):
+            stack = stack_of(self.store, self.decided, layers)
+            loads = _loads(outcome.step, self.store.layer(outcome.step.layer))
             proof = prover.run(
-                [outcome.step.package],
-                stack_of(self.store, self.decided, layers),
-                self.decided.platform,
+                [outcome.step.package], replace(stack, loads=loads), self.decided.platform
             )[0]
         self._judge(outcome, proof, key)
 
@@ -285,6 +285,7 @@ class Installer:
             files=measured.files,
             hooked=hooked,
             scripts=arrived.scripts,
+            links=tuple((e.path, e.target) for e in step.links if (target / e.path).is_symlink()),
         )
         self.store.publish(target, facts)
         self._pack(outcome)
@@ -299,7 +300,8 @@ class Installer:
         if step.package.build_isolation:
             return
         wanted = target_of(self.decided.platform, step.package.build_limits).capabilities
-        why = lacking(device_code(sorted(target.rglob("*.so"))), wanted)
+        own = sorted(file for file in target.rglob("*.so") if not file.is_symlink())
+        why = lacking(device_code(own), wanted)
         if why:
             raise InstallError(f"{step.package.name} {why}")
 
@@ -337,6 +339,7 @@ class Installer:
             stack,
             layers=(*stack.layers, str(target)),
             hooked=(*stack.hooked, *([str(target)] if hooked else [])),
+            loads=_loads(step, target),
             kept=(str(target), str(self.store.layer(step.layer)))
             if step.bytecode == "imported"
             else None,
@@ -346,6 +349,15 @@ class Installer:
             if self.only:
                 return prover.only(step.package, stack, step.layer, platform)
             return prover.run([step.package], stack, platform)[0]
+
+
+def _loads(step: Step, layer: Path) -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """What must load for that step: the links in its layer, each with the library itself.
+
+    In place of a copy, a link loads as the copy did, or did not.
+    """
+    links = (link for link in step.links if not link.sha256)
+    return {step.package.name: tuple((str(layer / e.path), e.target) for e in links)}
 
 
 def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:

@@ -15,8 +15,9 @@ from preheat.edges.engine import Engine
 from preheat.edges.lock_file import read_lock, write_lock
 from preheat.edges.store import Store
 from preheat.edges.wheels import Reader
+from preheat.library_bounds import resolve_around
 from preheat.pace import Pace
-from preheat.resolution import Question, Resolution, from_lock, resolve
+from preheat.resolution import Question, Resolution, from_lock
 from preheat.words.errors import LockError, ResolutionError
 from preheat.words.lock import Lock
 from preheat.words.notation import redact
@@ -76,7 +77,7 @@ class Locks:
     def _anew(self, question: Question, engine: Engine) -> Answer:
         try:
             with self.pace.stage("resolve"):
-                found = resolve(question, engine, self.reader)
+                found = resolve_around(question, (engine, self.reader), self.order.settings.cuda)
         except ResolutionError as error:
             if not error.data.get("unreachable"):
                 raise

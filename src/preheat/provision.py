@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from preheat.account import Account, Active, Outcome, history_line, shadowed_modules
+from preheat.account import (
+    Account,
+    Active,
+    Outcome,
+    history_line,
+    linked_libraries,
+    shadowed_modules,
+)
 from preheat.deciding import Decided, Decision, Workplace
 from preheat.decisions.baking import composing_order, image_first
 from preheat.decisions.coupling import blamed
@@ -212,13 +219,22 @@ class Provision:
         return course.decided, course.outcomes, course.progress
 
     def _make_ready(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
-        """One package's turn: planned anew where a pack is damaged, or a disk was full."""
+        """One package's turn: planned anew where a pack is damaged, or a disk was full.
+
+        Where it fails with the platform's libraries, too: then it brings its own.
+        """
         room = self._room(course.staging)
         while True:
             outcome = self._try(course, package, later)
             if outcome.damaged and outcome.step.layer in course.decided.planner.known.layers:
                 self._tell(outcome)
                 course.decided = course.decided.without_layer(outcome.step.layer)
+                continue
+            if outcome.status == "failed" and outcome.step.left_out:
+                self._tell(outcome)
+                # What it shared is not where it was planned to be.
+                course.ahead.drop()
+                course.decided = course.decided.bringing(package, outcome.reason)
                 continue
             if not outcome.short_of_space or not course.tries_left:
                 break
@@ -361,6 +377,7 @@ class Provision:
                 hooked=active.hooked,
                 bootstrap=active.bootstrap,
                 shadowed=shadowed_modules(outcomes, decided.planner.composition),
+                libraries=linked_libraries(outcomes),
                 expires=expires if good else 0.0,
             ),
         )

@@ -70,6 +70,7 @@ def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
     out.print(table)
     for step in plan.steps:
         _show_shadows(out, step.package.name, step.shadows)
+    _show_stand_ins(out, report)
     for need in plan.needs:
         note = "" if need.quota_known else " (a quota may leave less)"
         out.print(
@@ -107,6 +108,7 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
     out.print(table)
     for package in report.packages:
         _show_shadows(out, package.name, package.shadows)
+    _show_stand_ins(out, report)
     if verbose:
         _show_traces(out, report)
     for capability, name in report.capabilities.items():
@@ -198,6 +200,17 @@ def show_freed(freed: Freed) -> None:
 def _show_shadows(out: Console, package: str, shadows: Sequence[Shadow]) -> None:
     if shadows:
         out.print(f"{package} brings {', '.join(map(str, shadows))}")
+
+
+def _show_stand_ins(out: Console, report: Report) -> None:
+    """What is not installed, since the platform has the same libraries; and what that spares."""
+    for package in report.packages:
+        if package.stand_ins:
+            names = (f"{each.name} {each.version} of {each.place}" for each in package.stand_ins)
+            out.print(f"{package.name} uses the platform's {', '.join(names)}")
+    spared = sum(package.bytes_spared for package in report.packages)
+    if spared:
+        out.print(f"{_mb(spared)} MB of CUDA libraries are the platform's, and in no layer")
 
 
 def _by_filesystem(volumes: Iterable[VolumeReport]) -> list[list[VolumeReport]]:

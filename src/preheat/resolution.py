@@ -38,6 +38,7 @@ class Question:
     Attributes:
         protect: names and patterns of the protected set.
         shunned: constraints that leave out wheels which are for another platform.
+        loose: protected names that count as there in whatever version is asked for.
     """
 
     manifest: Manifest
@@ -45,6 +46,7 @@ class Question:
     platform: Platform
     protect: tuple[str, ...]
     shunned: tuple[str, ...] = ()
+    loose: frozenset[str] = frozenset()
 
     @cached_property
     def held(self) -> dict[str, str]:
@@ -79,16 +81,17 @@ class Question:
         """The engine's request for those packages, where those versions are decided already."""
         chosen = tuple(packages)
         decided = tuple(f"{pin.name}=={pin.version}" for pin in pins)
+        held = {name: version for name, version in self.held.items() if name not in self.loose}
         return Request(
             requirements=tuple(text for package in chosen for text in package.requires),
             constraints=(
-                *constraints(self.held, self.absent),
+                *constraints(held, self.absent),
                 *(f"{name}{specifier}" for name, specifier in sorted(self.coupled.items())),
                 *self.shunned,
                 *decided,
             ),
             overrides=tuple(text for package in chosen for text in package.override),
-            excludes=tuple(sorted(excludes)),
+            excludes=tuple(sorted({*excludes, *self.loose})),
             wheels_only=_own_names(package for package in chosen if not package.may_build),
             no_isolation=_own_names(p for p in chosen if not p.build_isolation),
         )
@@ -126,7 +129,7 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     refused = _refused_by_name(question.packages)
     unfit, shunned = _unfit(question, engine)
     refused |= unfit
-    question = replace(question, shunned=shunned)
+    question = replace(question, shunned=(*question.shunned, *shunned))
     packages = tuple(p for p in question.packages if p.name not in refused)
     excludes = {name for package in packages for name in package.exclude}
     misfits = _Misfits(question.platform)

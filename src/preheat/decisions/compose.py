@@ -8,7 +8,7 @@ layer's shared distributions go to the next package that needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from packaging.utils import canonicalize_name
@@ -19,6 +19,9 @@ from preheat.words.lock import Contents, Lock, Locked
 from preheat.words.manifest import Package
 from preheat.words.plan import Shadow
 from preheat.words.platform import Platform
+from preheat.words.stand_in import Link, StandIn
+
+_FINDS_ITS_OWN = "torch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,9 @@ class Composition:
         platform: what lies beneath.
         packages: the packages that take part, in order of importance.
         beneath: where the platform's own distributions lie, by name, as far as it is known.
+        stand_ins: package name to what the platform's CUDA libraries stand in for.
+        bringing: names of packages for which they do not do: these bring the wheels.
+        copies: name of a distribution to links in place of its own copies of such libraries.
     """
 
     lock: Lock
@@ -38,6 +44,9 @@ class Composition:
     platform: Platform
     packages: tuple[Package, ...]
     beneath: Mapping[str, Territory]
+    stand_ins: Mapping[str, tuple[StandIn, ...]] = field(default_factory=dict)
+    bringing: frozenset[str] = frozenset()
+    copies: Mapping[str, tuple[Link, ...]] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> Graph:
@@ -70,12 +79,41 @@ class Composition:
         """Canonical names that one of the packages needs, wherever they come from."""
         return self._needs[package.name]
 
-    def _closure(self, package: Package) -> tuple[str, ...]:
+    def _closure(self, package: Package, without: Iterable[str] = ()) -> tuple[str, ...]:
         overrides: dict[str, str] = {
             canonicalize_name(each.name): str(each) for each in package.overrides
         }
         graph = replace(self.graph, overrides=overrides)
-        return graph.closure(package.requires, package.exclude)
+        return graph.closure(package.requires, (*package.exclude, *without))
+
+    def beside_torch(self, package: Package) -> tuple[str, ...]:
+        """The same without what only torch needs: it has that where it looks for it."""
+        return self._closure(package, [_FINDS_ITS_OWN])
+
+    def stood_in(self, package: Package, placed: Iterable[str] = ()) -> tuple[StandIn, ...]:
+        """What the platform's libraries stand in for, of all that the package needs.
+
+        Args:
+            package: who needs it.
+            placed: names that earlier layers hold.
+        """
+        taken = frozenset(placed)
+        brings = package.name in self.bringing
+        return tuple(
+            each
+            for each in self.stand_ins.get(package.name, ())
+            if each.name not in taken and (each.wheel is None or not brings)
+        )
+
+    def links(self, layer: Iterable[Locked], stand_ins: Iterable[StandIn]) -> tuple[Link, ...]:
+        """The links that a layer of these distributions holds, by their paths."""
+        links = {link.path: link for each in stand_ins for link in each.links}
+        links |= {link.path: link for each in layer for link in self.copies.get(each.name, ())}
+        return tuple(links[path] for path in sorted(links))
+
+    def left_out(self, package: Package) -> frozenset[str]:
+        """Names of what is locked, and not installed for the package."""
+        return frozenset(each.name for each in self.stood_in(package) if each.wheel is not None)
 
     def missing(self, package: Package) -> tuple[str, ...]:
         """Names it needs that are neither locked nor on the platform: excluded by another."""
@@ -98,8 +136,14 @@ class Composition:
         """
         taken = frozenset(placed)
         locked = {d.name: d for d in self.lock.distributions}
-        own = [name for name in self.needs(package) if name in locked and name not in taken]
-        coming = {name for later in wanted for name in self.needs(later)} | set(own)
+        own = [
+            name
+            for name in self.needs(package)
+            if name in locked and name not in taken and name not in self.left_out(package)
+        ]
+        coming = {
+            name for later in wanted for name in {*self.needs(later)} - self.left_out(later)
+        } | set(own)
         layer = dict.fromkeys(own)
         for name in own:
             for mate in self._groups.get(name, ()):

@@ -11,8 +11,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-# PEP 508: how a requirement begins, and what its marker says of extras.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""How a requirement begins (PEP 508)."""
+
+# What its marker says of extras.
 _EXTRA = re.compile(r"""\bextra\s*==\s*['"]([^'"]*)['"]""")
 _OR = re.compile(r"\bor\b")
 
@@ -87,7 +89,7 @@ class Graph:
 
 def refuses(text: str, name: str, version: str) -> bool:
     """Whether a requirement is about that canonical name, and does not accept that version."""
-    start = _NAME.match(text)
+    start = NAME.match(text)
     if start is None or canonicalize_name(start.group()) != name:
         return False
     requirement = _parse(text)

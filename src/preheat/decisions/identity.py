@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from preheat.words.lock import Locked
 from preheat.words.manifest import Manifest, Package
 from preheat.words.platform import Accelerator, Platform
+from preheat.words.stand_in import Link
 
 _LAYER_FORMAT = 1
 
@@ -38,16 +39,24 @@ def platform_digest(platform: Platform) -> str:
     )
 
 
-def layer_digest(distributions: Iterable[Locked], platform: Platform, *, bytecode: str) -> str:
-    """Names a layer by its archives, ABI, C library and build inputs.
+def layer_digest(
+    distributions: Iterable[Locked],
+    platform: Platform,
+    *,
+    bytecode: str,
+    links: Iterable[Link] = (),
+) -> str:
+    """Names a layer by its archives, ABI, C library, build inputs and links.
 
     Source distributions count the platform's torch as a build input.
     """
     interpreter = platform.interpreter
     archives = sorted((d.name, d.archive.sha256) for d in distributions)
     built = any(not d.archive.is_wheel for d in distributions)
+    linked = sorted((link.path, link.target, link.sha256) for link in links)
     return digest(
         {
+            **({"links": linked} if linked else {}),
             "format": _LAYER_FORMAT,
             "archives": archives,
             "abi": interpreter.abi,

@@ -9,9 +9,10 @@ from preheat.decisions.compose import Composition
 from preheat.decisions.identity import layer_digest, verdict_key
 from preheat.decisions.room import Load, Room
 from preheat.decisions.size import Measure
-from preheat.words.lock import Locked
+from preheat.words.lock import Contents, Locked
 from preheat.words.manifest import Package
 from preheat.words.plan import Action, Need, Plan, Step, Verdict
+from preheat.words.stand_in import Link, StandIn
 
 _HAS_IT = "the store has its layer"
 _HAS_PACK = "the store has its layer, packed"
@@ -44,6 +45,7 @@ class Progress:
     placed: dict[str, str] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
+    spared: set[str] = field(default_factory=set)
 
     def measured_anew(self) -> None:
         """What was installed so far is no longer free: it is not to be counted again."""
@@ -53,11 +55,37 @@ class Progress:
         """The step's layer is there, or will be: later layers build on it."""
         for each in step.distributions:
             self.placed[each.name] = step.layer
+        self.spared |= {each.name for each in step.stand_ins}
         if step.layer and step.layer not in self.layers:
             self.layers.append(step.layer)
         if step.action in (Action.INSTALL, Action.REUSE):
             # What the engine unpacked for it is gone again when the next one's turn comes.
             self.load += replace(load_of(step), files=0, directories=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Piece:
+    """What one package's layer is made of."""
+
+    package: Package
+    distributions: tuple[Locked, ...]
+    stand_ins: tuple[StandIn, ...]
+    links: tuple[Link, ...]
+
+    @property
+    def linked(self) -> Contents:
+        """The links as files: what a link takes is the name of its target."""
+        return Contents(
+            files=tuple((link.path, len(link.target)) for link in self.links), requires=()
+        )
+
+    def without_copies(self, contents: Contents) -> Contents:
+        """What a wheel holds and no link takes the place of."""
+        gone = {link.path for link in self.links if link.sha256}
+        if not gone:
+            return contents
+        files = tuple(file for file in contents.files if file[0] not in gone)
+        return replace(contents, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +169,39 @@ class Planner:
             return Step(package=package, action=Action.SKIP, reason=refusal, version=version)
         if not layer:
             return self._within_earlier(package, progress, version)
-        made = self._layer(package, layer, progress, version)
+        stand_ins = self.composition.stood_in(package, progress.placed)
+        piece = _Piece(
+            package=package,
+            distributions=layer,
+            stand_ins=stand_ins,
+            links=self.composition.links(layer, stand_ins),
+        )
+        failure = self._known_failure((*progress.layers, self._digest(piece)), package)
+        left_out = self.composition.left_out(package)
+        if failure and left_out:
+            return self.bringing(package, failure).step(package, progress, later)
+        return self._best(piece, progress, version)
+
+    def _best(self, piece: _Piece, progress: Progress, version: str | None) -> Step:
+        """The layer with bytecode, where that is wanted and fits."""
+        made = self._layer(piece, progress, version)
         if made.action is Action.REUSE or self.bytecode == "none":
             return made
         plain = self._plain()
-        if not made.short and plain._digest(layer) not in self.known.layers:
+        if not made.short and plain._digest(piece) not in self.known.layers:
             return made
-        return self._or_plain(made, plain._layer(package, layer, progress, version))
+        return self._or_plain(made, plain._layer(piece, progress, version))
+
+    def bringing(self, package: Package, why: str) -> Planner:
+        """The same, where the package brings NVIDIA's libraries after all, with the reason."""
+        old = self.composition
+        names = ", ".join(sorted(old.left_out(package)))
+        note = f"brings {names}, since with the platform's libraries: {why}"
+        return replace(
+            self,
+            composition=replace(old, bringing=old.bringing | {package.name}),
+            notes={**self.notes, package.name: note},
+        )
 
     def _plain(self) -> Planner:
         return replace(self, bytecode="none", measure=replace(self.measure, python=None))
@@ -161,15 +215,10 @@ class Planner:
             return replace(plain, reason=reason)
         return made
 
-    def _layer(
-        self,
-        package: Package,
-        layer: tuple[Locked, ...],
-        progress: Progress,
-        version: str | None,
-    ) -> Step:
+    def _layer(self, piece: _Piece, progress: Progress, version: str | None) -> Step:
         """The step with a layer of those distributions."""
-        name = self._digest(layer)
+        package, layer = piece.package, piece.distributions
+        name = self._digest(piece)
         over = tuple(progress.layers)
         failure = self._known_failure((*over, name), package)
         if failure:
@@ -180,7 +229,8 @@ class Planner:
                 version=version,
                 failed=layer,
             )
-        footprint = self.measure.footprint(self.composition.contents[d.name] for d in layer)
+        held = (self.composition.contents[d.name] for d in layer)
+        footprint = self.measure.footprint([*map(piece.without_copies, held), piece.linked])
         present = name in self.known.layers
         absent = None if present else self._why_not(package, layer)
         if absent:
@@ -203,6 +253,9 @@ class Planner:
             bytecode=self.bytecode,
             shadows=self.composition.shadows(layer),
             over=over,
+            stand_ins=piece.stand_ins,
+            links=piece.links,
+            spared=sum(e.size for e in piece.stand_ins if e.name not in progress.spared),
         )
         refusal = None if ready else self.room.refusal(progress.load + load_of(step))
         if refusal is None:
@@ -227,8 +280,13 @@ class Planner:
             return _IN_IMAGE
         return _HAS_PACK if layer in self.known.packed else _HAS_IT
 
-    def _digest(self, layer: tuple[Locked, ...]) -> str:
-        return layer_digest(layer, self.composition.platform, bytecode=self.bytecode)
+    def _digest(self, piece: _Piece) -> str:
+        return layer_digest(
+            piece.distributions,
+            self.composition.platform,
+            bytecode=self.bytecode,
+            links=piece.links,
+        )
 
     def _known_failure(self, layers: tuple[str, ...], package: Package) -> str:
         key = verdict_key(layers, package, self.composition.platform)

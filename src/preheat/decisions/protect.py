@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 from preheat.words.manifest import Package
 from preheat.words.platform import Platform
 
-_CUDA_FAMILIES = ("nvidia-*", "cuda-*")
+CUDA_FAMILIES = ("nvidia-*", "cuda-*")
+"""Names of NVIDIA's distributions."""
 
 
 def protected(platform: Platform, names: Iterable[str]) -> dict[str, str]:
@@ -28,7 +29,7 @@ def protected(platform: Platform, names: Iterable[str]) -> dict[str, str]:
             continue
         if not any(fnmatchcase(each.name, pattern) for pattern in patterns):
             continue
-        family = any(fnmatchcase(each.name, pattern) for pattern in _CUDA_FAMILIES)
+        family = any(fnmatchcase(each.name, pattern) for pattern in CUDA_FAMILIES)
         if not family or each.name in of_torch:
             found.setdefault(each.name, each.version)
     return found

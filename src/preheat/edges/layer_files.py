@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from preheat import following
 from preheat.edges import inventory
@@ -12,6 +13,7 @@ from preheat.edges.pack import read_index
 from preheat.edges.store import FACTS, Store
 from preheat.words.errors import PackError, StoreError
 from preheat.words.examination import LayerFiles
+from preheat.words.layer import LayerFacts
 from preheat.words.platform import Interpreter
 
 _DIGEST = re.compile(r"[0-9a-f]{32,64}")
@@ -60,7 +62,7 @@ def _layer(store: Store, digest: str, known: bool, used: set[str]) -> LayerFiles
         try:
             facts = store.facts(digest)
             package, distributions = facts.package, facts.distributions
-            wrong = next(_faults(path, distributions), "")
+            wrong = next(chain(_faults(path, distributions), _astray(path, facts)), "")
         except StoreError as error:
             wrong = error.message
     return LayerFiles(
@@ -86,6 +88,12 @@ def _faults(path: str, expected: tuple[tuple[str, str], ...]) -> Iterator[str]:
             short = inventory.truncated(one)
             if short:
                 yield f"{short[0]} of {name} {version} is not of the size that RECORD says"
+
+
+def _astray(path: str, facts: LayerFacts) -> Iterator[str]:
+    for link, target in facts.links:
+        if not os.path.exists(os.path.join(path, link)):
+            yield f"{link} leads to the platform's {target}, which is gone"
 
 
 def _in_use(store: Store, interpreter: Interpreter | None) -> Iterator[str]:

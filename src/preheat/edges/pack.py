@@ -12,7 +12,7 @@ zstd:chunked kind are laid out like that too, for reasons of their own.
     sha256 of the index, its length, magic footer, 32 + 8 + 8 bytes; numbers are little-endian
 
 Directories are in the first frame and links in the last: while files are written there is no link
-that could lead one of them out.
+that could lead one of them out. Links to the platform's libraries are in the facts alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import struct
 import sys
 import tarfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -76,7 +76,8 @@ def write_pack(layer: Path, facts: LayerFacts, file: BinaryIO) -> PackIndex:
     offset = 0
     frames = []
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="preheat-pack") as pool:
-        for data, unpacked, entries in _in_order(pool, _compressed(layer), _groups(layer)):
+        groups = _groups(layer, frozenset(path for path, _ in facts.links))
+        for data, unpacked, entries in _in_order(pool, _compressed(layer), groups):
             file.write(data)
             frames.append(
                 Frame(
@@ -144,11 +145,14 @@ def unpack(
         OSError: the disk of the target refuses.
     """
     done = itertools.accumulate(frame.unpacked for frame in index.frames)
+    links = list(index.facts.links)
+    if not all(_stays(path) for path, _ in links):
+        raise _damaged(file, "it would make a link outside of the layer")
     try:
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise _unreadable(file, error) from error
-    unpacking = _Unpacking(file=file, handle=handle, target=target, links=[], modes=[])
+    unpacking = _Unpacking(file=file, handle=handle, target=target, links=links, modes=[])
     try:
         # The first one holds the directories that the others write to.
         for frames in (index.frames[:1], index.frames[1:]):
@@ -165,12 +169,14 @@ def unpack(
 # Writing
 
 
-def _groups(layer: Path) -> Iterator[Sequence[_Entry]]:
+def _groups(layer: Path, without: Collection[str]) -> Iterator[Sequence[_Entry]]:
     """What goes into each frame: directories, then files by some megabytes, then links."""
     directories: list[_Entry] = []
     files: list[_Entry] = []
     links: list[_Entry] = []
     for entry in _walk(layer, ""):
+        if entry.path in without:
+            continue
         kinds = {0o040000: directories, 0o120000: links, 0o100000: files}
         kind = kinds.get(entry.status.st_mode & 0o170000)
         if kind is None:

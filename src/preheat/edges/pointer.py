@@ -23,6 +23,7 @@ class Left:
         hooked: layers with ``.pth`` files.
         bootstrap: directory that children start with.
         shadowed: import names of the platform that a layer hides.
+        libraries: the platform's, that links in the layers lead to.
         expires: unix time after which the next start is cold; infinity where nothing failed.
     """
 
@@ -32,6 +33,7 @@ class Left:
     hooked: tuple[str, ...]
     bootstrap: str
     shadowed: tuple[str, ...]
+    libraries: tuple[str, ...]
     expires: float
 
 
@@ -61,6 +63,7 @@ def leave_pointer(store: Store, left: Left) -> None:
         "packages": rows,
         "capabilities": left.report.capabilities,
         "shadowed": list(left.shadowed),
+        "libraries": list(left.libraries),
         "expires": left.expires,
         # Then other machines see our processes by their leases only.
         "shared": not read_volumes({"store": store.root})[0].quota_known,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,12 +29,14 @@ class Stack:
     Attributes:
         hooked: those of the layers that hold ``.pth`` files.
         kept: the layer whose modules' bytecode is kept, and where that layer will lie; or None.
+        loads: package name to links in its layer, each with the library that it leads to.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
     kept: tuple[str, str] | None = None
+    loads: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +190,10 @@ class _Run:
             "kept": stack.kept,
             "traced": self._traced,
             "first": first,
-            "packages": list(map(_entry, self._packages.values())),
+            "packages": [
+                {**_entry(each), "loads": stack.loads.get(each.name, ())}
+                for each in self._packages.values()
+            ],
             "last": True,
         }
         process.hand(task)

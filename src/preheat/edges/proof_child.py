@@ -48,10 +48,7 @@ def main(activate: "Callable[..., object]") -> None:
             importlib.import_module(name)
     for package in task["packages"]:
         name = package["name"]
-        steps = [("import " + module, _import(module)) for module in package["imports"]]
-        if package["check"]:
-            steps.append(("check", _check(package)))
-        for what, action in steps:
+        for what, action in _steps(package):
             say(package=name, what=what, state="begun")
             begin = time.perf_counter()
             failure = _failure(action)
@@ -68,6 +65,17 @@ def main(activate: "Callable[..., object]") -> None:
     answers.close()
     # What packages registered for exit is not ours to prove.
     os._exit(0)
+
+
+def _steps(package: "dict[str, Any]") -> "list[tuple[str, Callable[[], object]]]":
+    """What is to be done to prove it, each with its words."""
+    steps = [("import " + module, _import(module)) for module in package["imports"]]
+    if package["check"]:
+        steps.append(("check", _check(package)))
+    if package["loads"]:
+        # Last of all: what the package loads by itself should be what it loads in use.
+        steps.append(("loading the platform's libraries", _load(package["loads"])))
+    return steps
 
 
 def _task() -> "dict[str, Any]":
@@ -246,6 +254,37 @@ def _check(package: "dict[str, Any]") -> "Callable[[], object]":
     code = compile(package["check"], "check of " + package["name"], "exec")
     # The manifest's own code, which the worker would run all the same.
     return lambda: exec(code, {"__name__": "__main__"})  # noqa: S102
+
+
+def _load(libraries: "list[tuple[str, str]]") -> "Callable[[], object]":
+    """Loads each link in a layer, as whoever looks for a wheel's library there does.
+
+    One that needs what the machine has not (libmlx5, MPI) loads from nowhere, the platform's own
+    place included: that is no fault of the link.
+    """
+    here = {os.path.basename(link) for link, _ in libraries}
+
+    def action() -> None:
+        import ctypes
+
+        for link, target in libraries:
+            try:
+                ctypes.CDLL(link)
+            except OSError as error:
+                if str(error).partition(":")[0] in here or _loads(target):
+                    raise
+
+    return action
+
+
+def _loads(library: str) -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _failure(action: "Callable[[], object]") -> "dict[str, str] | None":

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from preheat.edges import inventory, process_group
 from preheat.edges.surroundings import without_layers
+from preheat.edges.wheelhouse import sha256_of
 from preheat.words.errors import InstallError
 from preheat.words.lock import Contents, Locked
 from preheat.words.platform import Interpreter, RecordState
+from preheat.words.stand_in import Link
 
 _GROUPS = ("console_scripts", "gui_scripts")
 
@@ -64,6 +66,24 @@ def check(place: Path, expected: Iterable[tuple[Locked, Contents]]) -> None:
                     f"{each.name} {each.version} was not installed whole: {path} "
                     + ("is missing" if actual < 0 else f"has {actual} bytes, not {size}")
                 )
+
+
+def link(place: Path, links: Iterable[Link]) -> None:
+    """Makes links to the platform's libraries, where wheels would have put their own.
+
+    A copy of a library that a wheel has put there gives way to one, if it is an equal one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for each in links:
+        where = place / each.path
+        where.parent.mkdir(parents=True, exist_ok=True)
+        if each.sha256 and where.is_file() and sha256_of(where) == each.sha256:
+            where.unlink()
+        with contextlib.suppress(FileExistsError):
+            # Another one than the platform's stays, and two wheels may bring one file.
+            where.symlink_to(each.target)
 
 
 def take_scripts(place: Path) -> tuple[tuple[str, str], ...]:

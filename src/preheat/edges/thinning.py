@@ -55,6 +55,9 @@ def thinned(layer: str, without: Iterable[Held], target: Path) -> None:
             if source in left_out:
                 continue
             here.mkdir(parents=True, exist_ok=True)
+            if os.path.islink(source):
+                os.symlink(os.readlink(source), here / name)
+                continue
             try:
                 os.link(source, here / name)
             except OSError:

@@ -19,6 +19,7 @@ class LayerFacts:
         files: how many.
         hooked: it holds ``.pth`` files.
         scripts: console script to its ``module:attribute``.
+        links: to the platform's libraries: path below the layer, and target.
     """
 
     digest: str
@@ -29,6 +30,7 @@ class LayerFacts:
     files: int
     hooked: bool
     scripts: tuple[tuple[str, str], ...]
+    links: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> LayerFacts:
@@ -37,5 +39,8 @@ class LayerFacts:
         Raises:
             TypeError, KeyError: it is none.
         """
-        pairs = {key: tuple(map(tuple, document[key])) for key in ("distributions", "scripts")}
+        pairs = {
+            key: tuple(map(tuple, document.get(key, ())))
+            for key in ("distributions", "scripts", "links")
+        }
         return cls(**{**document, **pairs})

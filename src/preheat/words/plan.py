@@ -7,6 +7,7 @@ from enum import Enum
 
 from preheat.words.lock import Locked
 from preheat.words.manifest import Package
+from preheat.words.stand_in import Link, StandIn
 
 
 class Action(str, Enum):
@@ -76,6 +77,9 @@ class Step:
         over: digests of the layers beneath, in order.
         wanted: False where the package's condition does not hold.
         failed: what its layer would hold, where it is skipped since that failed before.
+        stand_ins: NVIDIA's libraries that the package needs and the layer does not hold.
+        links: what the layer holds in their places.
+        spared: bytes of files that no layer holds because of that, each counted once in a plan.
     """
 
     package: Package
@@ -96,6 +100,14 @@ class Step:
     over: tuple[str, ...] = ()
     wanted: bool = True
     failed: tuple[Locked, ...] = ()
+    stand_ins: tuple[StandIn, ...] = ()
+    links: tuple[Link, ...] = ()
+    spared: int = 0
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the stand-ins that could be installed instead."""
+        return tuple(each.name for each in self.stand_ins if each.wheel is not None)
 
     @property
     def short(self) -> bool:

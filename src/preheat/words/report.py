@@ -14,6 +14,26 @@ Status = Literal["platform", "reused", "installed", "skipped", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StandInReport:
+    """One distribution of NVIDIA's libraries that no layer holds: the platform's libraries do.
+
+    Attributes:
+        version: of the wheel that was left out, or of the platform's distribution.
+        place: directory of the platform's libraries, to which links in the layer lead.
+        bytes: of the files that are not held once more.
+        download: bytes of the archive that is not fetched; 0 where the platform has it installed.
+        on_platform: the platform has a distribution of that name; else it was a wheel of the lock.
+    """
+
+    name: str
+    version: str
+    place: str
+    bytes: int
+    download: int
+    on_platform: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackageReport:
     """One package: what became of it and why.
 
@@ -27,6 +47,8 @@ class PackageReport:
             start had left some.
         payload: bytes of its layer's files, without bytecode.
         exact: False where the prediction had to estimate a part.
+        stand_ins: what the platform's CUDA libraries stand in for.
+        bytes_spared: of all these, what no package before it spares already.
         seconds: by stage: install, compile, prove.
         trace: traceback or the engine's own words, where something failed.
     """
@@ -45,6 +67,8 @@ class PackageReport:
     exact: bool = True
     distributions: tuple[str, ...] = ()
     shadows: tuple[Shadow, ...] = ()
+    stand_ins: tuple[StandInReport, ...] = ()
+    bytes_spared: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     trace: str = ""
 
