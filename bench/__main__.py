@@ -23,6 +23,7 @@ from bench import (
     survival_small,
     volume,
     warm,
+    worker_disks,
 )
 
 BENCHES = {
@@ -43,6 +44,7 @@ BENCHES = {
     "survival": survival,
     "survival-small": survival_small,
     "volume": volume,
+    "worker-disks": worker_disks,
     "plots": plots,
 }
 ON_A_GPU = ("gpu",)
