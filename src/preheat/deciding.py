@@ -21,6 +21,7 @@ from preheat.edges.collecting import available
 from preheat.edges.cuda import read_cuda
 from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
+from preheat.edges.installation import links
 from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Staging, Store
 from preheat.edges.wheelhouse import Kept
@@ -113,7 +114,8 @@ class Decided:
         """The same with what is free by now."""
         room = self.planner.room
         volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
-        return self.with_room(replace(room, volumes=volumes))
+        known = zip(volumes, room.volumes, strict=True)
+        return self.with_room(replace(room, volumes=[replace(v, links=o.links) for v, o in known]))
 
     def without_layer(self, digest: str) -> Decided:
         """The same, where the store turns out not to have that layer."""
@@ -200,7 +202,7 @@ class Decision:
         taking_part = tuple(p for p in taking_part if p.name not in settled)
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         there = available(self._store)
-        volumes = self._volumes()
+        volumes = self._volumes(workplace)
         planner = Planner(
             composition=composition(resolution, taking_part, platform),
             settled=settled,
@@ -299,12 +301,16 @@ class Decision:
         read = read_cuda(platform, os.environ, settings.cuda.toolkit)
         return replace(platform, cuda=overridden(read, settings.cuda, settings.sources))
 
-    def _volumes(self) -> tuple[Volume, ...]:
+    def _volumes(self, workplace: Workplace) -> tuple[Volume, ...]:
         """Those that a start touches, that of the layers first."""
         store = self._store
         places = {"local": store.local} if store.packed else {"store": store.root}
         places |= {"cache": store.local / "staging", "temp": Path(tempfile.gettempdir())}
-        return read_volumes({**places, "store": store.root} if store.packed else places)
+        holder, *others = read_volumes({**places, "store": store.root} if store.packed else places)
+        if workplace.staging is not None:
+            # Trying is better than knowing; a plan, which changes nothing, cannot try.
+            holder = replace(holder, links=links(workplace.cache, workplace.staging.place))
+        return (holder, *others)
 
     def _memory(self, workplace: Workplace) -> inventory.Memory:
         return inventory.Memory(place=self._store.platforms, keeps=workplace.lasting)
