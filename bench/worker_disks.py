@@ -39,7 +39,7 @@ CONTENDERS = ("preheat", "naive script")
 PROVIDES = ("pip", "torch==2.13.0", "numpy==2.4.6")
 WORKER = ground.PROJECT / "worker"
 WITHOUT = "flash-attn"
-# The naive script's own (FACTS of the script that it stands for): 1 GB and 0.5 GB.
+# The naive script's own thresholds, in bytes.
 CLEAN_BELOW, SKIP_BELOW = 10**9, 5 * 10**8
 FULL = re.compile(r"Errno 28|No space left")
 _TIMEOUT = 1800.0
