@@ -28,6 +28,7 @@ BENCHES = (
     "survival",
     "survival-small",
     "volume",
+    "worker-disks",
     "plots",
 )
 ON_A_GPU = ("gpu", "gpu-checks", "gpu-flash")

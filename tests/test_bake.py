@@ -292,6 +292,20 @@ def test_a_distribution_that_shares_a_regular_package_with_the_image_is_in_the_i
     assert started.layer("tone").parent == image(worker) / "layers"
 
 
+def test_what_was_baked_is_used_however_old_it_is_although_a_package_could_not_be_had(
+    worker: Worker, index: Index
+) -> None:
+    packages = [entry("tone", required=True), entry("not-on-the-index")]
+    worker.write(packages, layers="directory")
+    assert places(bake(worker, volume=False)) == {"tone": "image", "not-on-the-index": "neither"}
+    index.publish(speaking("tone", MB, version="2.0"))
+    for lock in (image(worker) / "locks").iterdir():
+        os.utime(lock, (1.7e9, 1.7e9))
+    started = start(worker)
+    assert (started.exit, set(started.bad)) == (0, {"not-on-the-index"}), started.stderr
+    assert started.layer("tone").parent == image(worker) / "layers"
+
+
 def test_bake_refuses_to_leave_layers_in_the_image_that_nobody_uses(worker: Worker) -> None:
     assert bake(worker).exit == 0
     describe(worker, {"name": "chime", "bake": "volume"})

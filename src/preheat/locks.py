@@ -133,10 +133,15 @@ class Locks:
         """The resolution of an earlier start; one with refusals holds until they are retried."""
         if self.order.retry:
             return None
-        found = (self._kept_in(file, question) for file in self._files(question))
+        own, *baked = self._files(question)
+        # The image's holds whatever its age: another answer would be for other layers than it has.
+        ages = self.order.settings.retry_after, float("inf")
+        found = (
+            self._kept_in(f, question, age) for f, age in zip([own, *baked], ages, strict=False)
+        )
         return next(filter(None, found), None)
 
-    def _kept_in(self, file: Path, question: Question) -> Lock | None:
+    def _kept_in(self, file: Path, question: Question, oldest: float) -> Lock | None:
         try:
             lock = read_lock(file)
             age = time.time() - file.stat().st_mtime
@@ -150,7 +155,7 @@ class Locks:
         if any(package.required and package.name in refused for package in question.packages):
             # What the worker cannot live without is asked for at every start.
             return None
-        fresh = not lock.refused or age < self.order.settings.retry_after
+        fresh = not lock.refused or age < oldest
         return lock if fresh or self.order.settings.offline else None
 
     def _from_the_past(self, question: Question, why: str) -> Answer:

@@ -58,9 +58,10 @@ FLASH_ATTN = Project(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """A start, and the answer to a job that asked for word timings."""
+    """A start, what it said of attention, and the answer to a job that asked for word timings."""
 
     start: dict[str, Any]
+    attention: dict[str, Any]
     answer: dict[str, Any]
 
 
@@ -98,7 +99,8 @@ def served(ground: RealGround, place: Path, index: Index) -> Told:
         # Nobody answers for Google here, and its client is patient.
         timed = start["word_timing"] != ["google"]
         given = {"text": TEXT, "nfe_step": 4, "return_word_timings": timed}
-        return Told(start=start, answer=runpod.run(given, MINUTES))
+        (attention,) = worker.events("attention")
+        return Told(start=start, attention=attention, answer=runpod.run(given, MINUTES))
 
 
 def assert_it_spoke(told: Told) -> None:
@@ -139,7 +141,11 @@ def test_it_speaks_with_any_of_the_optional_packages_and_says_which_are_missing(
     assert sorted(told.answer["unavailable"]) == sorted(absent)
     methods = [METHODS[name] for name in ("whisperx", "google-cloud-speech") if name in there]
     assert told.start["word_timing"] == methods
-    assert told.start["attention"] == ("flash-attn" if "flash-attn" in there else "torch")
+    assert told.start["attention"] == told.answer["attention"] == "torch"
+    # It is there, and only a GPU can use it.
+    assert told.attention["wanted"] == ("flash-attn" if "flash-attn" in there else "torch")
+    why_not = "flash-attn needs a GPU, and the model is on cpu" if "flash-attn" in there else None
+    assert told.attention["why_not"] == why_not
     if "whisperx" in there:
         assert told.answer["timing_method"] == "whisperx"
         assert told.answer["timing_base64"]["json"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +24,16 @@ from f5_tts_worker.synthesis import (
     read_audio,
     trim_reference,
 )
-from worker.tests.support.real import RealGround, make_ground, remove, write_manifest
-from worker.tests.support.running import RunningWorker
+from worker.tests.support.real import (
+    RealGround,
+    make_ground,
+    remove,
+    service_account,
+    write_manifest,
+)
+from worker.tests.support.running import RunningWorker, surroundings
 from worker.tests.support.runpod_service import RunPodService
+from worker.tests.support.speech_service import evenly, speech_service
 
 RATE = 24_000
 TEXT = "The first sentence is said here, and it is not short. The second one is said after it."
@@ -171,6 +180,7 @@ def test_f5_tts_speaks_and_whisperx_times_every_word(real: Scene) -> None:
     assert output["word_count"] == len(TEXT.split())
     assert set(output["timing_base64"]) == set(formats)
     assert "flash-attn" in output["unavailable"]
+    assert output["attention"] == "torch"
 
 
 @big
@@ -216,3 +226,85 @@ def test_sentences_are_handed_over_as_f5_tts_finishes_them(real: Scene) -> None:
     job = real.runpod.submit({"text": TEXT, "nfe_step": 4, "stream": True})
     real.runpod.output(job, MINUTES)
     assert len(real.runpod.parts(job)) == 2
+
+
+ALIGN = """
+import json, socket, sys
+from pathlib import Path
+import numpy as np
+import preheat
+
+preheat.warm(sys.argv[1])
+
+def refuse(*_):
+    raise OSError("the network is not to be asked")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+
+from f5_tts_worker.speech import Speech
+from f5_tts_worker.timing import WordTiming
+from f5_tts_worker.whisperx_timing import load
+
+rate = 24000
+times = np.arange(8 * rate) / rate
+samples = np.random.default_rng(0).normal(0, 0.1, len(times)).astype(np.float32)
+service = load({"en": sys.argv[2]}, Path(sys.argv[3]), "cpu")
+speech = Speech(samples=samples, sample_rate=rate, text=sys.argv[4], language="en")
+timed = WordTiming([service]).time(speech)
+assert timed.timings is not None, timed.warnings
+rows = [[word.text, word.start, word.end, word.confidence] for word in timed.timings.words]
+print(json.dumps({"method": timed.timings.method, "words": rows, "warnings": timed.warnings}))
+"""
+
+
+@big
+@network
+def test_whisperx_aligns_by_the_workers_own_loading_and_fetches_nothing(
+    real: Scene, tmp_path: Path
+) -> None:
+    text = "\u201cIt\u2019s 24 degrees,\u201d she said \u2014 warm\u2026 {enough} to wait."
+    manifest = write_manifest(real.ground.home, {})
+    aligner = real.ground.models / "wav2vec2"
+    done = subprocess.run(
+        (real.ground.python, "-c", ALIGN, manifest, aligner, tmp_path / "cache", text),
+        env=surroundings(tmp_path, real.ground.environment(manifest)),
+        capture_output=True,
+        text=True,
+        timeout=MINUTES,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["method"], told["warnings"]) == ("whisperx", [])
+    assert [word for word, *_ in told["words"]] == text.split()
+    assert all(0 <= start <= end <= 8 for _, start, end, _ in told["words"])
+    assert all(
+        before[2] <= after[1] + 1e-9
+        for before, after in zip(told["words"], told["words"][1:], strict=False)
+    )
+    sure = {word: confidence for word, _, _, confidence in told["words"]}
+    assert sure["she"] is not None
+    assert 0 < sure["she"] <= 1
+    # No letter of these is one that the model could have heard.
+    assert sure["24"] is None
+    assert sure["\u2014"] is None
+
+
+@big
+@network
+def test_the_real_worker_has_its_speech_timed_by_google(real: Scene, tmp_path: Path) -> None:
+    manifest = write_manifest(real.ground.home, {})
+    with speech_service(tmp_path, evenly(TEXT.split())) as google, RunPodService() as runpod:
+        told = {
+            "GOOGLE_APPLICATION_CREDENTIALS": str(service_account(tmp_path)),
+            "GOOGLE_SPEECH_ENDPOINT": google.address,
+            **google.trusted,
+        }
+        with real.ground.running(tmp_path / "worker", manifest, runpod, **told) as worker:
+            worker.wait_for("started", MINUTES)
+            given = {"text": TEXT, "nfe_step": 4, "timing_method": "google"}
+            output = runpod.run({**given, "timing_format": "json"}, MINUTES)
+    assert (output["timing_method"], output["timing_confidence"]) == ("google", 0.75)
+    assert output["word_count"] == len(TEXT.split())
+    assert output["warnings"] == []
+    assert len(google.requests) == 1

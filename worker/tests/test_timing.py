@@ -5,12 +5,12 @@ The audio of these tests is a toy language that machines here can hear: each wor
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from google.cloud import speech as api
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +28,10 @@ from f5_tts_worker.speech import Speech
 from f5_tts_worker.timing import WordTiming
 from f5_tts_worker.tokens import tokens
 from f5_tts_worker.whisperx_timing import stride
-from worker.tests.support.certificates import Authority
+from worker.tests.support.real import service_account
+from worker.tests.support.running import tone_worker
+from worker.tests.support.runpod_service import RunPodService
+from worker.tests.support.speech_service import SpeechService, evenly, heard_word, speech_service
 
 RATE = 16_000
 patient = settings(deadline=None, max_examples=100)
@@ -269,60 +271,29 @@ print(json.dumps({"warnings": timed.warnings, "words": rows}))
 """
 
 
-@dataclass
-class Recognizer:
-    """Hears the toy language, and remembers what it was asked."""
-
-    requests: list[Any]
-    address: str = ""
-
-    def recognize(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self.requests.append(request)
-        samples = np.frombuffer(request.audio.content, dtype="<i2") / 32767
-        if len(samples) > 60 * RATE:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Sync input too long.")
-        words = []
-        frames = np.abs(samples[: len(samples) // 160 * 160].reshape(-1, 160)).max(axis=1) > 0.1
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], frames.astype(int), [0]])))
-        for first, last in edges.reshape(-1, 2):
-            tone = samples[first * 160 : last * 160]
-            peak = np.abs(np.fft.rfft(tone * np.hanning(len(tone)), RATE)).argmax()
-            words.append(
-                api.WordInfo(
-                    word=f"w{round((peak - 400) / 40)}",
-                    start_time={"seconds": int(first // 100), "nanos": int(first % 100) * 10**7},
-                    end_time={"seconds": int(last // 100), "nanos": int(last % 100) * 10**7},
-                    confidence=0.75,
-                )
-            )
-        alternative = api.SpeechRecognitionAlternative(words=words)
-        return api.RecognizeResponse(results=[{"alternatives": [alternative]}])
+def hear_tones(request: Any, context: grpc.ServicerContext) -> list[Any]:
+    """Hears the toy language."""
+    samples = np.frombuffer(request.audio.content, dtype="<i2") / 32767
+    if len(samples) > 60 * RATE:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Sync input too long.")
+    words = []
+    frames = np.abs(samples[: len(samples) // 160 * 160].reshape(-1, 160)).max(axis=1) > 0.1
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], frames.astype(int), [0]])))
+    for first, last in edges.reshape(-1, 2):
+        tone = samples[first * 160 : last * 160]
+        peak = np.abs(np.fft.rfft(tone * np.hanning(len(tone)), RATE)).argmax()
+        words.append(heard_word(f"w{round((peak - 400) / 40)}", first / 100, last / 100, 0.75))
+    return words
 
 
 @pytest.fixture
-def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
-    authority = Authority.make(tmp_path)
-    certificate, key = authority.issue("localhost")
-    found = Recognizer([])
-    handler = grpc.unary_unary_rpc_method_handler(
-        found.recognize,
-        request_deserializer=api.RecognizeRequest.deserialize,
-        response_serializer=api.RecognizeResponse.serialize,
-    )
-    server = grpc.server(ThreadPoolExecutor(2))
-    service = "google.cloud.speech.v1.Speech"
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(service, {"Recognize": handler})]
-    )
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    found.address = f"localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
-    server.start()
-    yield found
-    server.stop(None).wait()
+def recognizer(tmp_path: Path) -> Iterator[SpeechService]:
+    with speech_service(tmp_path, hear_tones) as served:
+        yield served
 
 
 def ask_google(
-    recognizer: Recognizer, place: Path, samples: np.ndarray, text: str, timeout: float = 20.0
+    recognizer: SpeechService, place: Path, samples: np.ndarray, text: str, timeout: float = 20.0
 ) -> Any:
     """Time a text by the real client, in a process of its own: gRPC reads its roots only once."""
     np.save(place / "speech.npy", samples)
@@ -336,7 +307,7 @@ def ask_google(
             text,
             str(timeout),
         ),
-        env={**os.environ, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(place / "root.pem")},
+        env={**os.environ, **recognizer.trusted},
         capture_output=True,
         text=True,
         timeout=120,
@@ -347,7 +318,7 @@ def ask_google(
 
 
 def test_googles_client_times_the_words_of_the_text_and_not_those_it_heard(
-    recognizer: Recognizer, tmp_path: Path
+    recognizer: SpeechService, tmp_path: Path
 ) -> None:
     told = ask_google(recognizer, tmp_path, toned(4), "W0, w1 \u2014 forty-two w3!")
     assert told["warnings"] == []
@@ -362,7 +333,7 @@ def test_googles_client_times_the_words_of_the_text_and_not_those_it_heard(
 
 
 def test_audio_over_a_minute_is_sent_to_google_in_pieces_and_times_stay_true(
-    recognizer: Recognizer, tmp_path: Path
+    recognizer: SpeechService, tmp_path: Path
 ) -> None:
     text = " ".join(f"w{number % 100}" for number in range(300))
     told = ask_google(recognizer, tmp_path, toned(300), text)
@@ -374,9 +345,49 @@ def test_audio_over_a_minute_is_sent_to_google_in_pieces_and_times_stay_true(
 
 
 def test_a_google_that_cannot_be_reached_is_a_warning_within_its_timeout(
-    tmp_path: Path, recognizer: Recognizer
+    tmp_path: Path, recognizer: SpeechService
 ) -> None:
     recognizer.address = "localhost:1"
     told = ask_google(recognizer, tmp_path, toned(1), "w0", timeout=2.0)
     assert told["words"] == []
     assert "word timing by google failed" in told["warnings"][0]
+
+
+TIMED_BY_GOOGLE = """
+[[package]]
+name = "google-cloud-speech"
+requires = ["google-cloud-speech"]
+imports = ["google.cloud.speech"]
+"""
+
+
+def test_a_job_of_the_whole_worker_is_timed_by_google(tmp_path: Path) -> None:
+    text = "Every word, the worker says, is timed by Google."
+    heard = [each.strip(",.").lower() for each in text.split()]
+    place = tmp_path / "worker"
+    place.mkdir()
+    manifest = place / "with-google.toml"
+    manifest.write_text(TIMED_BY_GOOGLE, encoding="utf-8")
+    with speech_service(tmp_path, evenly(heard)) as google, RunPodService() as runpod:
+        told = {
+            "WORKER_MANIFEST": str(manifest),
+            "GOOGLE_SPEECH_ENDPOINT": google.address,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(service_account(place)),
+            "TEST_TIMING": "real",
+            **google.trusted,
+        }
+        with tone_worker(runpod, place, **told) as worker:
+            assert worker.wait_for("started")["word_timing"] == ["google"]
+            output = runpod.run({"text": text, "timing_format": ["json", "srt"], "nfe_step": 4})
+    assert (output["timing_method"], output["timing_confidence"]) == ("google", 0.75)
+    assert output["word_count"] == len(heard)
+    assert output["warnings"] == []
+    (request,) = google.requests
+    assert request.config.sample_rate_hertz == output["sample_rate"]
+    assert len(request.audio.content) / 2 / output["sample_rate"] == output["duration"]
+    words = json.loads(base64.b64decode(output["timing_base64"]["json"]))["words"]
+    assert [each["word"] for each in words] == text.split()
+    share = output["duration"] / len(words)
+    for number, each in enumerate(words):
+        assert each["start"] == pytest.approx(number * share, abs=0.011)
+        assert each["end"] == pytest.approx((number + 0.9) * share, abs=0.011)

@@ -250,5 +250,6 @@ def _speaker(started: Started, bucket: Bucket | None, network: Network) -> Speak
         inline_limit=settings.inline_limit,
         voices=settings.voices,
         unavailable=started.unavailable,
+        attention=started.attention,
         network=network,
     )

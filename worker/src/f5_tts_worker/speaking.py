@@ -48,6 +48,8 @@ class Speaker:
     voices: Path
     """Directory where a voice lies while it is used."""
     unavailable: Mapping[str, str]
+    attention: str | None
+    """The package that computes it."""
     network: Network
     """How voices' URLs are reached."""
 
@@ -97,6 +99,7 @@ class Speaker:
             watch.reach(1.0)
             answer |= self._timings(job_id, wanted, samples, (inline, warnings))
         answer["warnings"] = warnings
+        answer["attention"] = self.attention
         answer["unavailable"] = dict(self.unavailable)
         return answer
 

@@ -21,6 +21,7 @@ from f5_tts_worker.logs import say
 from f5_tts_worker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from f5_tts_worker.attending import Attention
     from f5_tts_worker.synthesis import Synthesizer
     from f5_tts_worker.timing import TimingService, WordTiming
 
@@ -70,6 +71,7 @@ class Started:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """What this worker does without, each with the reason."""
     attention: str | None = None
+    """The package that computes it, once a model is loaded."""
     synthesizer: Synthesizer | None = None
     timing: WordTiming | None = None
     failure: Failure | None = None
@@ -149,10 +151,10 @@ class _Start:
             warm=ready.warm,
             packages={package.name: package.status for package in ready},
             unavailable={package.name: package.reason for package in ready if not package.ok},
-            attention=_chosen(ready, "attention"),
         )
-        synthesizer = self._timed("model", lambda: load(settings))
-        self.known = replace(self.known, synthesizer=synthesizer)
+        wanted = _chosen(ready, "attention")
+        synthesizer, attention = self._timed("model", lambda: _loaded(load, settings, wanted))
+        self.known = replace(self.known, synthesizer=synthesizer, attention=attention.by)
         services = _services(settings, synthesizer.device)
         self.known = self._timed("timing", lambda: _with_timing(self.known, services))
 
@@ -165,6 +167,14 @@ class _Start:
             raise _StageError(name) from error
         finally:
             self.stages.append(Stage(name=name, seconds=time.perf_counter() - begin))
+
+
+def _loaded(load: Loader, settings: Settings, wanted: str | None) -> tuple[Synthesizer, Attention]:
+    """Whoever speaks, and who computes its attention."""
+    synthesizer = load(settings)
+    attention = synthesizer.attend(wanted)
+    say("attention", by=attention.by, wanted=wanted, why_not=attention.why_not)
+    return synthesizer, attention
 
 
 def point_caches(settings: Settings) -> None:

@@ -21,6 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from f5_tts_worker.attending import Attention, choose_attention
 from f5_tts_worker.sentences import cut, piece_limit
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ class Synthesizer(Protocol):
     def device(self) -> str:
         """Where it runs, as torch names it."""
 
+    def attend(self, wanted: str | None) -> Attention:
+        """Attend by the package that is wanted, where that can be; says who does."""
+
     def default_reference(self) -> Reference:
         """The voice of a job that names none."""
 
@@ -162,6 +166,10 @@ class F5Synthesizer:
     def device(self) -> str:
         """Where it runs, as torch names it."""
         return str(self._model.device)
+
+    def attend(self, wanted: str | None) -> Attention:
+        """Attend by flash-attn where it is wanted and works on this device; says who does."""
+        return choose_attention(self._network, wanted)
 
     def default_reference(self) -> Reference:
         """The English voice that F5-TTS brings with its examples."""

@@ -1,7 +1,8 @@
 """The worker with a tone in place of F5-TTS: what is tested with it is all the rest.
 
 It takes its time, as inference does, and can be stopped in the middle; the same seed gives the same
-tone. It times its words itself, since a tone has none that could be heard.
+tone. It times its words itself, since a tone has none that could be heard; unless TEST_TIMING is
+"real".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from f5_tts_worker.starting import initialize_models
 
 if TYPE_CHECKING:
+    from f5_tts_worker.attending import Attention
     from f5_tts_worker.placing import Spot
     from f5_tts_worker.settings import Settings
     from f5_tts_worker.speech import Speech
@@ -33,6 +35,12 @@ class Tone:
 
     sample_rate = RATE
     device = "cpu"
+
+    def attend(self, wanted: str | None) -> Attention:
+        """A tone attends to nothing."""
+        from f5_tts_worker.attending import Attention
+
+        return Attention(by="torch")
 
     def default_reference(self) -> Reference:
         """A tone too."""
@@ -111,4 +119,6 @@ if __name__ == "__main__":
     from f5_tts_worker.serving import serve
     from f5_tts_worker.timing import WordTiming
 
-    serve(dataclasses.replace(started, timing=WordTiming([Evenly()])), played_internet())
+    if os.environ.get("TEST_TIMING") != "real":
+        started = dataclasses.replace(started, timing=WordTiming([Evenly()]))
+    serve(started, played_internet())
