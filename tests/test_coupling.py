@@ -564,6 +564,19 @@ def test_the_newest_companion_whose_import_works_is_taken_and_remembered(
     assert again.status("uses") == "reused"
 
 
+def test_a_lock_that_is_given_is_left_for_no_older_companion(tmp_path: Path, index: Index) -> None:
+    with index:
+        index.publish(release("torchcodec", "0.13.0"))
+        index.publish(release("torchcodec", "0.14.0", code=BROKEN))
+        here = worker(tmp_path, index, "2.14.0+cu130", "torchcodec")
+        command = (sys.executable, "-m", "preheat", "lock", *here.options)
+        here.run((*command, "--python", str(here.platform.python)))
+        made = here.warm("--locked")
+
+    assert made.status("torchcodec") == "failed"
+    assert made.package("torchcodec")["version"] == "0.14.0"
+
+
 def test_where_no_older_companion_works_the_newest_ones_failure_is_told(
     tmp_path: Path, index: Index
 ) -> None:

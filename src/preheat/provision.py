@@ -255,6 +255,9 @@ class Provision:
             broken = outcome.status == "failed" or bool(outcome.step.failed)
             if not broken or not outcome.remembered or self._pace.late(package):
                 break
+            if self.order.lock is not None:
+                # Nothing but what a given lock names.
+                break
             said = f"{outcome.reason}\n{outcome.trace}"
             companion = blamed(failed, package, said, decided.platform)
             older = companion and course.decided.with_older(

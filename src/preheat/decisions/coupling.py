@@ -261,9 +261,10 @@ def _is_extension(locked: Locked, contents: Contents, platform: Platform) -> boo
         return True
     if not any(_LIBRARY.search(path) for path, _ in contents.files):
         return False
+    about_torch = (text for text in contents.requires if "torch" in text.lower())
     return any(
         bound.operator in ("==", "===")
-        for requirement in _requirements(contents.requires, platform)
+        for requirement in _requirements(about_torch, platform)
         if canonicalize_name(requirement.name) == "torch"
         for bound in requirement.specifier
     )
