@@ -17,7 +17,7 @@ from preheat.edges import inventory
 from preheat.words.platform import RecordState
 from tests.support.index import Index
 from tests.support.platforms import Platform, fake_torch, make_platform, tree_digest
-from tests.support.starts import Ground, finished, package
+from tests.support.starts import Ground, descendants, finished, package
 from tests.support.wheels import (
     Project,
     corrupt,
@@ -662,13 +662,6 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
         time.sleep(0.02)
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that this one started, in whatever thread, and theirs."""
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
-    return own + [each for child in own for each in descendants(child)]
-
-
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_start_that_is_killed_half_way_is_followed_by_a_whole_one(
     ground: Ground, index: Index, how: signal.Signals
@@ -703,6 +696,10 @@ def test_a_start_that_is_killed_half_way_is_followed_by_a_whole_one(
     assert again.code == 0
     assert again.status("big") == "installed"
     assert again.status("good") in ("reused", "installed")
+    assert again.packages["big"]["fetched"] == again.packages["big"]["download"] > 0
+    good = again.packages["good"]
+    # What came before is not fetched again, be it a layer or the engine's cache that has it.
+    assert good["fetched"] == 0 or how is not signal.SIGKILL
     assert_nothing_left(ground, layers=2)
 
 

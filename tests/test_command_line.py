@@ -235,6 +235,9 @@ def test_the_report_tells_seconds_and_bytes_by_stage(ground: Ground, index: Inde
     assert {"probe", "resolve", "install", "prove"} <= stages.keys()
     assert all(stage["seconds"] >= 0 for stage in stages.values())
     rows = document["packages"]
-    for key in ("bytes_predicted", "bytes_actual"):
+    for key in ("bytes_predicted", "bytes_actual", "download", "fetched"):
         assert stages["install"][key] == sum(row[key] for row in rows) > 0
         assert stages["prove"][key] == 0
+    # What the index sent whole: directories of wheels were asked for as ranges.
+    archives = (r for r in index.requests if r.range is None and r.path.endswith(".whl"))
+    assert stages["install"]["fetched"] == sum(request.bytes_sent for request in archives)

@@ -320,9 +320,21 @@ def room(*free: int, devices: tuple[int, int, int] = (1, 1, 1), keep_free: int =
     """Store, cache and temp on these devices, with `free` by device."""
     roles = zip(("store", "cache", "temp"), devices, strict=True)
     return Room(
-        volumes=[volume(role, device, free[device - 1]) for role, device in roles],
+        volumes=[
+            replace(volume(role, device, free[device - 1]), links=device == devices[1])
+            for role, device in roles
+        ],
         keep_free=keep_free,
     )
+
+
+def test_without_hardlinks_the_engine_keeps_its_own_copy_on_the_same_disk() -> None:
+    load = Load(disk=MB, inodes=10, files=9, directories=1, distributions=1)
+    linked = room(10**9)
+    copied = replace(linked, volumes=[replace(each, links=False) for each in linked.volumes])
+    (one,), (two,) = linked.needs(load), copied.needs(load)
+    assert two.bytes == one.bytes + MB
+    assert two.inodes == one.inodes + 10
 
 
 LOADS = st.builds(

@@ -292,6 +292,31 @@ def test_a_store_on_any_local_filesystem_gets_ready_in_what_was_predicted(
     assert big["bytes_actual"] == pytest.approx(big["bytes_predicted"], rel=0.05)
 
 
+def test_a_plan_says_whether_files_are_linked_and_counts_them_twice_where_not(
+    place: Place,
+) -> None:
+    place.ground.write(package("big"), index=place.index)
+    linked = place.run("plan", "--json").document
+    assert "linked from the engine's cache" in place.run("plan").stdout
+    staging = place.ground.store / "staging"
+    place.host.must("mkdir", "-p", staging)
+    place.host.must("mount", "-t", "tmpfs", "none", staging)
+    copied = place.run("plan", "--json").document
+    assert "copied from the engine's cache" in place.run("plan").stdout
+    assert not place.host.path(place.ground.store / "layers").exists()
+    for document, links in ((linked, True), (copied, False)):
+        assert {v["role"]: v["links"] for v in document["volumes"]}["store"] is links
+    needed = [
+        sum(need["bytes"] for need in document["needs"] if "cache" in need["role"])
+        for document in (linked, copied)
+    ]
+    (disk,) = [row["bytes_predicted"] for row in copied["packages"]]
+    # Linked, the one filesystem holds the layer; copied, the cache's own holds another.
+    assert needed[0] >= disk
+    assert needed[1] >= disk
+    assert sum(need["bytes"] for need in copied["needs"]) >= 2 * disk
+
+
 def overlaid(place: Place, kind: str, directory: Path) -> None:
     """Make that directory the lower layer of a container, whose upper one is of that kind."""
     disk = place.ground.root / "disk"

@@ -9,12 +9,23 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support.starts import descendants
+
 FAMILY = """
 import signal, sys
 from preheat.edges import process_group
 signal.signal(signal.SIGINT, signal.default_int_handler)
 script = "sleep 600 & echo $! >$1.new; mv $1.new $1; wait"
-process_group.run(["/bin/sh", "-c", script, "sh", sys.argv[1]], {"PATH": sys.argv[2]})
+command = ["/bin/sh", "-c", script, "sh", sys.argv[1]]
+process_group.run_each(command, {"PATH": sys.argv[2]}, [b""])
+"""
+COMPILE = """
+import sys
+from pathlib import Path
+from preheat.edges.probe import ask_interpreter
+from preheat.edges.staging import compile_bytecode
+place = Path(sys.argv[1])
+compile_bytecode(place, place, ask_interpreter(sys.executable))
 """
 
 
@@ -40,3 +51,22 @@ def test_what_a_program_started_ends_with_it_when_it_is_interrupted(tmp_path: Pa
     while is_alive(grandchild) and time.monotonic() < until:
         time.sleep(0.01)
     assert not is_alive(grandchild)
+
+
+def test_no_compiler_waits_for_orders_of_somebody_who_was_killed(tmp_path: Path) -> None:
+    for number in range(20):
+        lines = "".join(f"def f{line}(a, b=({line},)): return [a, b]\n" for line in range(4000))
+        (tmp_path / f"module_{number}.py").write_text(lines, encoding="utf-8")
+    process = subprocess.Popen([sys.executable, "-c", COMPILE, str(tmp_path)])
+    while not list(tmp_path.glob("__pycache__/*.pyc")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    compilers = descendants(process.pid)
+    assert compilers
+    process.kill()
+    process.wait()
+    os.kill(compilers[0], signal.SIGKILL)
+    until = time.monotonic() + 20
+    while any(map(is_alive, compilers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(is_alive, compilers))

@@ -43,6 +43,7 @@ class Outcome:
         damaged: its packed layer turned out to be, and is gone.
         short_of_space: the disk was full while it was made.
         actual: bytes on disk, as du counts them.
+        fetched: bytes of archives that came.
         seconds: by stage.
         trace: traceback or the engine's words.
     """
@@ -55,6 +56,7 @@ class Outcome:
     damaged: bool = False
     short_of_space: bool = False
     actual: int = 0
+    fetched: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     trace: str = ""
 
@@ -168,6 +170,8 @@ def _by_package(outcomes: Sequence[Outcome]) -> Iterator[StageReport]:
             seconds=round(sum(each.seconds[name] for each in done), 3),
             bytes_predicted=sum(each.step.disk for each in done) if writes else 0,
             bytes_actual=sum(each.actual for each in done) if writes else 0,
+            download=sum(each.step.download for each in done) if writes else 0,
+            fetched=sum(each.fetched for each in done) if writes else 0,
         )
 
 
@@ -184,6 +188,7 @@ def _package(outcome: Outcome, store: Store) -> PackageReport:
         bytes_predicted=step.disk,
         bytes_actual=outcome.actual,
         download=step.download,
+        fetched=outcome.fetched,
         payload=step.payload,
         exact=step.exact,
         distributions=tuple(f"{d.name}=={d.version}" for d in step.distributions),
@@ -215,6 +220,7 @@ def _volumes(volumes: Sequence[Volume]) -> tuple[VolumeReport, ...]:
             before=one.free,
             after=two.free,
             quota_known=one.quota_known,
+            links=one.links,
         )
         for one, two in zip(volumes, after, strict=True)
     )

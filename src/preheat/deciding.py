@@ -20,6 +20,7 @@ from preheat.edges.collecting import available
 from preheat.edges.cuda import read_cuda
 from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
+from preheat.edges.installation import links
 from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Staging, Store
 from preheat.edges.wheelhouse import Kept
@@ -112,7 +113,8 @@ class Decided:
         """The same with what is free by now."""
         room = self.planner.room
         volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
-        return self.with_room(replace(room, volumes=volumes))
+        known = zip(volumes, room.volumes, strict=True)
+        return self.with_room(replace(room, volumes=[replace(v, links=o.links) for v, o in known]))
 
     def bringing(self, package: Package, why: str) -> Decided:
         """The same, where a package brings NVIDIA's libraries, with the reason."""
@@ -206,7 +208,7 @@ class Decision:
         whole = replace(whole, stand_ins=service.stand_ins(), copies=service.copies())
         # Only now: the engine has its index pages, and the shadow of the platform is there.
         there = available(self._store)
-        volumes = self._volumes()
+        volumes = self._volumes(workplace)
         planner = Planner(
             composition=whole,
             settled=settled,
@@ -302,12 +304,16 @@ class Decision:
         read = read_cuda(platform, os.environ, settings.cuda.toolkit)
         return replace(platform, cuda=overridden(read, settings.cuda, settings.sources))
 
-    def _volumes(self) -> tuple[Volume, ...]:
+    def _volumes(self, workplace: Workplace) -> tuple[Volume, ...]:
         """Those that a start touches, that of the layers first."""
         store = self._store
         places = {"local": store.local} if store.packed else {"store": store.root}
         places |= {"cache": store.local / "staging", "temp": Path(tempfile.gettempdir())}
-        return read_volumes({**places, "store": store.root} if store.packed else places)
+        holder, *others = read_volumes({**places, "store": store.root} if store.packed else places)
+        if workplace.staging is not None:
+            # Trying is better than knowing; a plan, which changes nothing, cannot try.
+            holder = replace(holder, links=links(workplace.cache, workplace.staging.place))
+        return (holder, *others)
 
     def _memory(self, workplace: Workplace) -> inventory.Memory:
         return inventory.Memory(place=self._store.platforms, keeps=workplace.lasting)

@@ -30,6 +30,20 @@ _MB = 1e6
 Scripts = tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrived:
+    """What came with an installation.
+
+    Attributes:
+        scripts: the console scripts, whose launchers are not among the files.
+        fetched: bytes of the archives that came, each whole and by its sha256; what a killed start
+            had left in the engine's cache is not among them.
+    """
+
+    scripts: Scripts
+    fetched: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fetcher:
     """Brings what a step installs into a directory, and checks it, for one start."""
@@ -39,20 +53,18 @@ class Fetcher:
     pace: Pace
     decided: Decided
 
-    def fetch(self, step: Step, target: Path) -> Scripts:
+    def fetch(self, step: Step, target: Path) -> Arrived:
         """Installs, watches the disk meanwhile, and compares what lies there with the wheels.
 
         Args:
             step: what to install.
             target: an empty directory.
 
-        Returns:
-            The console scripts, whose launchers are not among the files.
-
         Raises:
             InstallError: it cannot be had, or something is missing, or the disk is full.
             OSError: the disk refuses.
         """
+        there = self.decided.engine.unpacked()
         with self._watched(step):
             self.decided.engine.install(
                 step.distributions,
@@ -63,7 +75,9 @@ class Fetcher:
         contents = self.decided.planner.composition.contents
         staged.check(target, [(d, contents[d.name]) for d in step.distributions])
         staged.link(target, step.links)
-        return staged.take_scripts(target)
+        came = (d for d in step.distributions if (d.name, d.version) not in there)
+        fetched = sum(each.archive.size or 0 for each in came)
+        return Arrived(scripts=staged.take_scripts(target), fetched=fetched)
 
     def _watched(self, step: Step) -> contextlib.AbstractContextManager[None]:
         """Tells how far it is; stops it where something else eats the disk meanwhile."""
@@ -98,7 +112,7 @@ class Fetched:
     """
 
     place: Path
-    scripts: Scripts
+    arrived: Arrived
     seconds: dict[str, float]
     held: contextlib.ExitStack
 
@@ -199,10 +213,10 @@ class Ahead:
             directory = self._staging.directory(f"layer-{step.layer[:16]}")
             place = held.enter_context(directory)
             with self._fetcher.pace.part("install", step.package.name, seconds):
-                scripts = self._fetcher.fetch(step, place)
+                arrived = self._fetcher.fetch(step, place)
                 # What is on its way to the disk by now need not be waited for later.
                 sync_filesystem(place)
         except BaseException:
             held.close()
             raise
-        return Fetched(place=place, scripts=scripts, seconds=seconds, held=held)
+        return Fetched(place=place, arrived=arrived, seconds=seconds, held=held)

@@ -21,7 +21,7 @@ from preheat.edges.disk import failed, refusal
 from preheat.edges.proof import Stack
 from preheat.edges.store import Staging, Store
 from preheat.edges.wheels import Reader
-from preheat.fetching import Ahead, Fetcher, Scripts
+from preheat.fetching import Ahead, Arrived, Fetcher
 from preheat.pace import Pace
 from preheat.words.errors import InstallError, PackError, StoreError
 from preheat.words.layer import LayerFacts
@@ -125,7 +125,7 @@ class Installer:
             if self.last:
                 self.ahead.give_back()
             with fetched.held:
-                proof = self._finish(outcome, progress, fetched.place, fetched.scripts)
+                proof = self._finish(outcome, progress, fetched.place, fetched.arrived)
                 self._judge(outcome, proof, key)
             return
         with self._claimed(outcome.step.layer, outcome.step) as claimed:
@@ -243,15 +243,16 @@ class Installer:
         step = outcome.step
         with self.staging.directory(f"layer-{step.layer[:16]}") as target:
             with self.pace.part("install", step.package.name, outcome.seconds):
-                scripts = self.fetcher.fetch(step, target)
-            return self._finish(outcome, progress, target, scripts)
+                arrived = self.fetcher.fetch(step, target)
+            return self._finish(outcome, progress, target, arrived)
 
     def _finish(
-        self, outcome: Outcome, progress: Progress, target: Path, scripts: Scripts
+        self, outcome: Outcome, progress: Progress, target: Path, arrived: Arrived
     ) -> Proof:
         """From a checked layer in staging to a published one: compiled, proved."""
         step = outcome.step
         name = step.package.name
+        outcome.fetched += arrived.fetched
         if step.bytecode == "all":
             with self.pace.part("compile", name, outcome.seconds):
                 final = self.store.layer(step.layer)
@@ -283,7 +284,7 @@ class Installer:
             disk=measured.disk,
             files=measured.files,
             hooked=hooked,
-            scripts=scripts,
+            scripts=arrived.scripts,
             links=tuple((e.path, e.target) for e in step.links if (target / e.path).is_symlink()),
         )
         self.store.publish(target, facts)

@@ -28,7 +28,6 @@ from preheat.edges import bootstrap
 from preheat.edges.collecting import drop_void_mark
 from preheat.edges.deletion import erase
 from preheat.edges.disk import answering
-from preheat.edges.installation import links
 from preheat.edges.lock_file import write_lock
 from preheat.edges.opening import open_store
 from preheat.edges.pointer import Left, keep_report, leave_pointer
@@ -190,7 +189,7 @@ class Provision:
         plan = self._announce(decided)
         with Ahead(self._fetcher(decided), staging) as ahead:
             course = _Course(decided=decided, staging=staging, ahead=ahead)
-            if _has_room_ahead(plan, decided, staging):
+            if _has_room_ahead(plan, decided):
                 installs = (step for step in plan.steps if step.action is Action.INSTALL)
                 ahead.begin(step for step in installs if not decided.unbuilt(step))
             for index, package in enumerate(self._packages):
@@ -348,12 +347,12 @@ def _workplace(staging: Staging, scratch: Path) -> Workplace:
     return Workplace(scratch=scratch, cache=staging.cache, staging=staging)
 
 
-def _has_room_ahead(plan: Plan, decided: Decided, staging: Staging) -> bool:
+def _has_room_ahead(plan: Plan, decided: Decided) -> bool:
     """Whether all that is installed may lie in the engine's cache and in staging at once."""
     loads = [load_of(step) for step in plan.steps if step.action is Action.INSTALL]
     if len(loads) < 2 or decided.planner.room.refusal(at_once(loads)) is not None:
         return False
-    return links(staging.cache, staging.place)
+    return decided.planner.room.links
 
 
 def _work_beside(outcomes: Sequence[Outcome], later: Sequence[Package], decided: Decided) -> bool:

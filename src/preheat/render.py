@@ -78,6 +78,12 @@ def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
             f"{need.inodes:,} files of {_mb(need.free)} MB free{note}"
             + (f", {_mb(need.reserve)} MB stay free" if need.reserve else "")
         )
+    if any(step.action is Action.INSTALL for step in plan.steps):
+        out.print(
+            "files are linked from the engine's cache into layers, and take no space twice"
+            if plan.links
+            else "files are copied from the engine's cache into layers: no hardlinks between them"
+        )
     if verbose:
         _show_traces(out, report)
     out.print(_platform_line(report))
@@ -142,7 +148,10 @@ def _stage(stage: StageReport) -> str:
     if not stage.bytes_predicted:
         return text
     predicted, actual = _mb(stage.bytes_predicted), _mb(stage.bytes_actual)
-    return f"{text} ({predicted} MB predicted, {actual} MB written)"
+    return (
+        f"{text} ({predicted} MB predicted, {actual} MB written; "
+        f"{_mb(stage.download)} MB to fetch, {_mb(stage.fetched)} MB fetched)"
+    )
 
 
 def _when(line: Mapping[str, object]) -> str:

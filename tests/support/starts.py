@@ -158,3 +158,10 @@ def package(name: str, *imports: str, **more: object) -> dict[str, object]:
 
 def _end_when_interrupted() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that this one started, in whatever thread, and theirs."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
+    return own + [each for child in own for each in descendants(child)]

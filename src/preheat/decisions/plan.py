@@ -115,7 +115,8 @@ class Planner:
             if step.action is not Action.SKIP:
                 progress.accept(step)
             steps.append(step)
-        return Plan(steps=tuple(steps), needs=self.room.needs(_together(steps)))
+        needs = self.room.needs(_together(steps))
+        return Plan(steps=tuple(steps), needs=needs, links=self.room.links)
 
     def layers(self, packages: tuple[Package, ...]) -> frozenset[str]:
         """Every layer that the start will use, whether all fits in the end or not."""

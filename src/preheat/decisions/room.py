@@ -97,8 +97,8 @@ class Room:
                         # It charges an inode for every further name of a file (shmem_link).
                         inodes += load.files
                     inodes += _CACHE_INODES_PER_DISTRIBUTION * load.distributions
-                    if holder.device != volumes[0].device:
-                        # No hardlink crosses a filesystem: the cache holds its own copy.
+                    if not self.links:
+                        # The cache holds its own copy.
                         wanted += load.disk
                         inodes += load.inodes
                 if "temp" in roles:
@@ -156,6 +156,11 @@ class Room:
                     f"{left} inodes are free"
                 )
         return None
+
+    @property
+    def links(self) -> bool:
+        """Whether layers share files with the engine's cache, so that nothing is there twice."""
+        return self._holder.links
 
     def takes_packs(self, size: int) -> bool:
         """Whether packs of layers of that size fit beside the reserve; there are none elsewhere."""

@@ -266,6 +266,12 @@ class Engine:
             request=request,
         )
 
+    def unpacked(self) -> frozenset[tuple[str, str]]:
+        """Canonical names and versions of what its cache holds, and would not fetch again."""
+        found = self._cache.glob("archive-v*/*/*.dist-info")
+        parts = (place.name.removesuffix(".dist-info").partition("-") for place in found)
+        return frozenset((canonicalize_name(name), version) for name, _, version in parts)
+
     def interrupt(self, reason: InstallError) -> None:
         """Ends the installations that are going on, from another thread; they raise the reason."""
         for leash in tuple(self._leashes):

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from preheat.edges import inventory
 from preheat.edges.nvml import read_accelerator
@@ -62,6 +63,8 @@ print("preheat-probe:" + repr(dict(
 )))
 """
 _SUPPORTED = (3, 10)
+# Their link(2) answers EPERM, EOPNOTSUPP or ENOSYS, whoever asks.
+_LINKLESS = frozenset({"vfat", "msdos", "exfat", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"})
 _NETWORK_FILESYSTEMS = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "gluster", "virtiofs")
 
 
@@ -201,20 +204,40 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
 
 
 def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, ...]:
-    """One Volume for each role, measured at the nearest directory that exists already."""
+    """One Volume for each role, measured at the nearest directory that exists already.
+
+    Nothing is written. Whether there are hardlinks from ``cache`` is told from mounts and types:
+    link(2) crosses no mount, not even between two of one filesystem.
+    """
     mounts = _mounts()
-    return tuple(_volume(role, os.fspath(path), mounts) for role, path in places.items())
+    existing = {role: _existing(os.fspath(path)) for role, path in places.items()}
+    points = {role: _mount_point(path, mounts) for role, path in existing.items()}
+    cache = points.get("cache")
+    return tuple(
+        replace(
+            _volume(role, path, mounts.get(points[role], "unknown")),
+            links=cache in (None, points[role]) and mounts.get(points[role]) not in _LINKLESS,
+        )
+        for role, path in existing.items()
+    )
 
 
-def _volume(role: str, path: str, mounts: Mapping[str, str]) -> Volume:
+def _existing(path: str) -> str:
     existing = os.path.abspath(path)
     while not os.path.isdir(existing):
         existing = os.path.dirname(existing)
-    stats = os.statvfs(existing)
-    real = os.path.realpath(existing)
+    return existing
+
+
+def _mount_point(path: str, mounts: Mapping[str, str]) -> str:
+    real = os.path.realpath(path)
     while real not in mounts and real != "/":
         real = os.path.dirname(real)
-    kind = mounts.get(real, "unknown")
+    return real
+
+
+def _volume(role: str, existing: str, kind: str) -> Volume:
+    stats = os.statvfs(existing)
     return Volume(
         role=role,
         path=existing,

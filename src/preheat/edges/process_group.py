@@ -6,36 +6,57 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def run(
-    command: Sequence[str], environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[bytes]:
-    """Runs a program to its end, both its streams in ``stdout``; interrupted, nothing of it stays.
+def run_each(
+    command: Sequence[str], environment: Mapping[str, str], inputs: Iterable[bytes]
+) -> list[subprocess.CompletedProcess[bytes]]:
+    """Runs a program to its end once for each input, all at a time; interrupted, nothing stays.
 
-    What it started would wait for its orders for ever: killing the program alone leaves them.
+    What it says, by both streams, is in ``stdout``. Input and output lie in memory: a full disk
+    is no reason for them to fail.
 
     Raises:
         OSError: it cannot be started.
     """
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        kill(process)
-        process.communicate()
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, output)
+    with contextlib.ExitStack() as files:
+        started: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+        try:
+            for each in inputs:
+                told, said = (
+                    files.enter_context(os.fdopen(os.memfd_create(name), "w+b"))
+                    for name in ("input", "output")
+                )
+                told.write(each)
+                told.seek(0)
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=told,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                started.append((process, said))
+            for process, _ in started:
+                process.wait()
+        except BaseException:
+            for process, _ in started:
+                kill(process)
+                process.wait()
+            raise
+        return [_completed(command, process, said) for process, said in started]
+
+
+def _completed(
+    command: Sequence[str], process: subprocess.Popen[bytes], said: IO[bytes]
+) -> subprocess.CompletedProcess[bytes]:
+    said.seek(0)
+    return subprocess.CompletedProcess(command, process.returncode, said.read())
 
 
 def kill(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:

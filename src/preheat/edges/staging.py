@@ -115,22 +115,35 @@ def take_scripts(place: Path) -> tuple[tuple[str, str], ...]:
 def compile_bytecode(place: Path, final: Path, interpreter: Interpreter) -> None:
     """Compiles every module, in as many processes as there are processors.
 
-    Unchecked hashes (PEP 552): valid wherever the files are copied, and no stat at import. A file
-    that does not compile is left to the import that wants it.
+    Each has its share from the beginning: compileall's own workers wait for orders, and for ever
+    where this process is killed. Unchecked hashes (PEP 552): valid wherever the files are copied,
+    and no stat at import. A file that does not compile is left to the import that wants it.
 
     Raises:
         InstallError: the disk is full.
     """
-    workers = len(os.sched_getaffinity(0))
-    command = [interpreter.executable, "-B", "-m", "compileall", "-q", "-j", str(workers)]
-    command += ["--invalidation-mode", "unchecked-hash"]
-    command += ["-s", str(place), "-p", str(final), str(place)]
-    done = process_group.run(command, without_layers(os.environ))
-    refused = re.search(rb"\[Errno (?:28|122)\] [\w ]+", done.stdout)
+    command = [interpreter.executable, "-B", "-m", "compileall", "-q", "-i", "-"]
+    command += ["--invalidation-mode", "unchecked-hash", "-s", str(place), "-p", str(final)]
+    environment = {**without_layers(os.environ), "PYTHONIOENCODING": "utf-8:surrogateescape"}
+    shares = _shares(place, len(os.sched_getaffinity(0)))
+    said = b"".join(
+        done.stdout for done in process_group.run_each(command, environment, filter(None, shares))
+    )
+    refused = re.search(rb"\[Errno (?:28|122)\] [\w ]+", said)
     if refused:
         raise InstallError(
             f"bytecode was not written whole: {refused.group().decode()}", passing=True, full=True
         )
+
+
+def _shares(place: Path, count: int) -> list[bytes]:
+    """The sources below as lists of paths that take about as long, a line for each."""
+    sources = [entry for entry, _ in _walk(str(place)) if entry.name.endswith(".py")]
+    sources.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_size, reverse=True)
+    return [
+        b"".join(os.fsencode(entry.path) + b"\n" for entry in sources[number::count])
+        for number in range(count)
+    ]
 
 
 def is_hollow(place: Path) -> bool:

@@ -143,10 +143,15 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """For every package, in order of importance, what will be done; and the room it takes."""
+    """For every package, in order of importance, what will be done; and the room it takes.
+
+    Attributes:
+        links: files are linked from the engine's cache into layers; else they are copied.
+    """
 
     steps: tuple[Step, ...]
     needs: tuple[Need, ...]
+    links: bool = True
 
     @property
     def ready(self) -> bool:

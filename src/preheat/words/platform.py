@@ -126,6 +126,7 @@ class Volume:
         free, inodes: what an unprivileged writer may still take; ``inodes`` is None where the
             filesystem has no fixed number.
         quota_known: False where free may be a pool that a quota cuts short (network volumes).
+        links: a file of the engine's cache can have a second name there (a hardlink).
     """
 
     role: str
@@ -137,6 +138,7 @@ class Volume:
     free: int
     inodes: int | None
     quota_known: bool = True
+    links: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

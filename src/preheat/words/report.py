@@ -43,6 +43,8 @@ class PackageReport:
         bytes_predicted, bytes_actual: on the store's disk, blocks and bytecode included;
             0 where nothing was installed.
         download: bytes of archives that were to be fetched.
+        fetched: bytes of those that really came, each whole and by its sha256: less where a killed
+            start had left some.
         payload: bytes of its layer's files, without bytecode.
         exact: False where the prediction had to estimate a part.
         stand_ins: what the platform's CUDA libraries stand in for.
@@ -60,6 +62,7 @@ class PackageReport:
     bytes_predicted: int = 0
     bytes_actual: int = 0
     download: int = 0
+    fetched: int = 0
     payload: int = 0
     exact: bool = True
     distributions: tuple[str, ...] = ()
@@ -77,6 +80,8 @@ class VolumeReport:
     Attributes:
         kind: filesystem type; empty in a warm start, which does not look.
         quota_known: False where a quota may leave less than is free.
+        links: a file of the engine's cache can have a second name there: nothing is copied. None
+            in a warm start.
     """
 
     role: str
@@ -85,6 +90,7 @@ class VolumeReport:
     after: int
     kind: str = ""
     quota_known: bool = True
+    links: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +102,15 @@ class StageReport:
 
     Attributes:
         bytes_predicted, bytes_actual: on the store's disk, where the stage writes layers.
+        download, fetched: bytes of archives, planned and come, where the stage fetches them.
     """
 
     name: str
     seconds: float
     bytes_predicted: int = 0
     bytes_actual: int = 0
+    download: int = 0
+    fetched: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
