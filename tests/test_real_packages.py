@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,25 @@ PACKAGES = (
 )
 CAPABILITIES = {"word-timing": ["whisperx", "google-cloud-speech"]}
 PROMISED = ("transformers", "google.cloud.speech", "whisperx.alignment", "f5_tts.api")
+
+# Each calls what is compiled in it.
+TORCHVISION = package(
+    "torchvision",
+    check="import torch, torchvision\n"
+    "boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])\n"
+    "kept = torchvision.ops.nms(boxes, torch.tensor([1.0, 0.5]), 0.5)\n"
+    "assert kept.tolist() == [0]",
+)
+TORCHAUDIO = package(
+    "torchaudio",
+    check="import torch, torchaudio\n"
+    "short = torchaudio.functional.resample(torch.zeros(1, 48), 48, 16)\n"
+    "assert short.shape == (1, 16)",
+)
+CTRANSLATE2 = package(
+    "ctranslate2",
+    check="import ctranslate2\nassert 'int8' in ctranslate2.get_supported_compute_types('cpu')",
+)
 
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX", "UV_FIND_LINKS", "UV_INDEX", "UV_KEYRING")
 
@@ -218,6 +238,22 @@ def test_an_extension_is_built_against_cuda_torch_and_reused_where_there_is_no_c
     assert "build" not in answer.packages[NAME]["seconds"]
 
 
+def test_torchvision_torchaudio_and_ctranslate2_go_with_cuda_torch(
+    cuda: Started, tmp_path: Path
+) -> None:
+    ground = replace(cuda.ground, root=tmp_path / "worker")
+    ground.write(TORCHVISION, TORCHAUDIO, CTRANSLATE2)
+    answer = ground.run("warm", "--json", timeout=MINUTES)
+
+    said = {name: (row["status"], row["reason"]) for name, row in answer.packages.items()}
+    assert {status for status, _ in said.values()} == {"installed"}, said
+    assert answer.packages["torchvision"]["version"].startswith("0.28.")
+    assert answer.packages["torchaudio"]["version"].startswith("2.11.")
+    assert "none is for 2.13 alone: its import decides" in answer.reason("torchaudio")
+    again = [name for name in distributions(ground) if belongs_to_the_platform(name)]
+    assert again == []
+
+
 # -- around a CPU build ------------------------------------------------------------------------
 
 
@@ -228,7 +264,37 @@ def test_what_needs_torchaudio_fails_around_cpu_torch_and_the_rest_is_ready(cpu:
     assert said["transformers"] == said["google-cloud-speech"] == "installed"
     for name in ("whisperx", "f5-tts"):
         assert said[name] in ("failed", "skipped")
-        assert cpu.answer.reason(name)
+        assert "is a build without CUDA" in cpu.answer.reason(name)
+
+
+def test_a_build_for_cuda_is_refused_before_its_download_and_what_only_an_import_tells_after_it(
+    cpu: Started, tmp_path: Path
+) -> None:
+    ground = replace(cpu.ground, root=tmp_path / "worker")
+    # torchaudio's names and metadata say nothing of CUDA: its import does.
+    speech = package("google-cloud-speech", "google.cloud.speech")
+    timing = {"timing": ["torchaudio", "google-cloud-speech"]}
+    ground.write(TORCHVISION, TORCHAUDIO, CTRANSLATE2, speech, capabilities=timing)
+    answer = inside(ground, "warm", "--json")
+
+    assert answer.code == 0, answer.stderr
+    assert answer.status("torchvision") == "skipped"
+    assert answer.packages["torchvision"]["download"] == 0
+    assert re.fullmatch(
+        r"torchvision 0\.28\.\S+ is a build for CUDA 13 \(it holds libcudart\.\w+\.so\.13\), and "
+        r"the platform's torch 2\.13\.0\+cpu is one without CUDA",
+        answer.reason("torchvision"),
+    )
+    assert answer.status("torchaudio") == "failed"
+    assert re.fullmatch(
+        r"import torchaudio failed: torchaudio/lib/_torchaudio\.abi3\.so is a build for CUDA.*, "
+        r"and the platform's torch 2\.13\.0\+cpu is a build without CUDA",
+        answer.reason("torchaudio"),
+    )
+    assert answer.status("ctranslate2") == "installed", answer.reason("ctranslate2")
+    assert answer.document["capabilities"] == {"timing": "google-cloud-speech"}
+    assert not distributions(ground) & {"torchaudio", "torchvision"}
+    assert ground.staged() == []
 
 
 def test_what_failed_around_cpu_torch_is_not_published(cpu: Started) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from preheat.account import Outcome
 from preheat.building import Builder, Unbuilt, with_wheels
+from preheat.decisions.coupling import remarks, useless
 from preheat.decisions.cuda import overridden
 from preheat.decisions.detect import Sighting, find, unmet
 from preheat.decisions.plan import Known, Planner, by_importance
@@ -21,6 +22,7 @@ from preheat.edges.cuda import read_cuda
 from preheat.edges.engine import Engine, Source
 from preheat.edges.fingerprint import Fingerprint, changes, fingerprint
 from preheat.edges.installation import links
+from preheat.edges.lock_file import read_lock, write_lock
 from preheat.edges.probe import probe, read_volumes
 from preheat.edges.store import Staging, Store
 from preheat.edges.wheelhouse import Kept
@@ -29,10 +31,11 @@ from preheat.library_bounds import resolve_around
 from preheat.locks import Locks
 from preheat.pace import Pace
 from preheat.proving import Prover
-from preheat.resolution import Question, Resolution, composition
+from preheat.resolution import Question, Resolution, composition, with_older
 from preheat.standing_in import Service
 from preheat.words.engine import Request
-from preheat.words.errors import PlatformChangedError
+from preheat.words.errors import PlatformChangedError, ResolutionError
+from preheat.words.lock import Locked
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Step
@@ -108,6 +111,46 @@ class Decided:
         composition = replace(old, lock=lock, contents={**old.contents, **read})
         notes = {k: v for k, v in self.planner.notes.items() if k != source.package.name}
         return replace(self, planner=replace(self.planner, composition=composition, notes=notes))
+
+    def with_older(self, companion: Locked, why: str, reader: Reader) -> Decided | None:
+        """The same with the next older release of a companion of torch; None where none is.
+
+        Args:
+            companion: what failed.
+            why: how, in a sentence.
+            reader: reads what the older one holds.
+        """
+        old = self.planner.composition
+        resolution = Resolution(lock=old.lock, contents=dict(old.contents), request=self.request)
+        try:
+            found = with_older(resolution, companion, self.platform, (self.engine, reader))
+        except ResolutionError:
+            return None
+        if found is None:
+            return None
+        older = found.lock.find(companion.name)
+        remark = (
+            f"{older.name} {older.version}, since with {companion.version} {why}" if older else ""
+        )
+        remarks = {**self.planner.remarks, companion.name: remark}
+        whole = composition(found, old.packages, self.platform)
+        # All else is as it was, and so is what serves it.
+        copies = {name: links for name, links in old.copies.items() if name != companion.name}
+        whole = replace(whole, stand_ins=old.stand_ins, bringing=old.bringing, copies=copies)
+        return replace(self, planner=replace(self.planner, composition=whole, remarks=remarks))
+
+    def keep_lock(self) -> None:
+        """Has the store keep the resolution as it is by now: the next start goes by it.
+
+        What was built here stays in it as its source: another store has no such wheel.
+        """
+        if self.lock is None:
+            return
+        now = self.planner.composition
+        kept = read_lock(self.lock)
+        same = {(d.name, d.version): d for d in kept.distributions}
+        found = tuple(same.get((d.name, d.version), d) for d in now.lock.distributions)
+        write_lock(replace(kept, distributions=found), dict(now.contents), self.lock)
 
     def measured_anew(self) -> Decided:
         """The same with what is free by now."""
@@ -223,6 +266,7 @@ class Decision:
             notes={
                 s.package.name: builder.note(s) for s in unbuilt if s.package.name not in settled
             },
+            remarks=remarks(resolution.lock.distributions, platform, resolution.avoided),
         )
         return Decided(
             platform=platform,
@@ -285,6 +329,8 @@ class Decision:
                     version=finding.version,
                 )
                 provided.append(step)
+            elif reason := useless(package, platform):
+                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
         with self._pace.stage("detect"):
             proofs = prover.provided([step.package for step in provided], platform)
         for step in provided:

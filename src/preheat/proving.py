@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from preheat.decisions.coupling import explained
 from preheat.decisions.identity import digest, verdict_key
 from preheat.edges.proof import Limits, Stack, prove
 from preheat.edges.store import Staging, Store
@@ -82,7 +83,7 @@ class Prover:
         if again and platform.accelerator.gpus:
             for proof in prove(again, stack, replace(limits, gpu=True)):
                 proofs[proof.package] = proof
-        return tuple(proofs[package.name] for package in packages)
+        return tuple(explained(proofs[package.name], platform) for package in packages)
 
     def together(
         self, packages: Sequence[Package], stack: Stack, platform: Platform

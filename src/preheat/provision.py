@@ -22,6 +22,7 @@ from preheat.account import (
     shadowed_modules,
 )
 from preheat.deciding import Decided, Decision, Workplace
+from preheat.decisions.coupling import blamed
 from preheat.decisions.plan import Progress, by_importance, load_of
 from preheat.decisions.room import at_once
 from preheat.edges import bootstrap
@@ -38,7 +39,7 @@ from preheat.making_room import RoomMaker
 from preheat.pace import Pace
 from preheat.seams import Listener
 from preheat.words.building import Work
-from preheat.words.errors import StoreError
+from preheat.words.errors import LockError, StoreError
 from preheat.words.lock import Lock
 from preheat.words.manifest import Package
 from preheat.words.order import Order
@@ -47,6 +48,8 @@ from preheat.words.report import Report
 
 # Cleaning and planning anew ends after that many shortages in one start.
 _TRIES_FOR_SPACE = 3
+# So many older releases of a companion of torch are tried where the newest one fails.
+_OLDER_TRIED = 3
 
 
 @dataclass(kw_only=True, slots=True)
@@ -227,7 +230,40 @@ class Provision:
             course.decided = room.after_shortage(course.decided, outcome, course.progress)
         if outcome.short_of_space:
             course.decided = room.without_room_for(course.decided, outcome, course.progress)
-        return outcome
+        return self._with_older(course, outcome, later)
+
+    def _with_older(self, course: _Course, newest: Outcome, later: tuple[Package, ...]) -> Outcome:
+        """Where a companion of torch fails for which no release is this torch's own: older ones.
+
+        The first that works is used; where none does, all is as the newest one left it.
+        """
+        outcome, package, decided = newest, newest.step.package, course.decided
+        for _ in range(_OLDER_TRIED):
+            failed = outcome.step.failed or outcome.step.distributions
+            broken = outcome.status == "failed" or bool(outcome.step.failed)
+            if not broken or not outcome.remembered or self._pace.late(package):
+                break
+            if self.order.lock is not None:
+                # Nothing but what a given lock names.
+                break
+            said = f"{outcome.reason}\n{outcome.trace}"
+            companion = blamed(failed, package, said, decided.platform)
+            older = companion and course.decided.with_older(
+                companion, outcome.reason, self._decision.reader
+            )
+            if not older:
+                break
+            self._tell(outcome)
+            course.ahead.drop()
+            course.decided = older
+            outcome = self._try(course, package, later)
+        if outcome.good and outcome is not newest:
+            # A disk that does not keep it costs the next start the same tries.
+            with contextlib.suppress(LockError, StoreError):
+                course.decided.keep_lock()
+            return outcome
+        course.decided = decided
+        return newest
 
     def _try(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
         """Built, where it must be; then installed, or taken from the store, and proved."""

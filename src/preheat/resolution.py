@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from preheat.decisions.building import label_refusal, target_of
 from preheat.decisions.compose import Composition
+from preheat.decisions.coupling import avoiding, before, misfit, partners
 from preheat.decisions.explain import sentence
 from preheat.decisions.identity import manifest_digest, platform_digest
 from preheat.decisions.imports import territory
@@ -18,9 +23,12 @@ from preheat.edges.engine import Engine
 from preheat.edges.wheels import Reader
 from preheat.words.engine import Pin, Request, Solved, Unsolved
 from preheat.words.errors import ResolutionError
-from preheat.words.lock import Contents, Lock
+from preheat.words.lock import Contents, Lock, Locked
 from preheat.words.manifest import Manifest, Package
 from preheat.words.platform import Platform
+
+# An index may have one release for many CUDAs; beyond that it is not a matter of another one.
+_MISFITS_OF_ONE = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,23 @@ class Question:
         """The protected distributions that the platform has, with their versions."""
         return protected(self.platform, self.protect)
 
+    @cached_property
+    def coupled(self) -> dict[str, str]:
+        """What goes with the platform's torch, where nothing else decides it."""
+        stated = {each.name for package in self.packages for each in package.overrides}
+        return partners(self.platform, {*self.held, *map(canonicalize_name, stated)})
+
+    @property
+    def goes_with_torch(self) -> dict[str, str]:
+        """By name, what to say of a requirement that what is coupled does not meet."""
+        torch = f"the platform's torch {self.platform.torch.version if self.platform.torch else ''}"
+        return {
+            name: f"no {name} goes with {torch}"
+            if specifier == "<0"
+            else f"with {torch} goes {name}{specifier}"
+            for name, specifier in self.coupled.items()
+        }
+
     @property
     def absent(self) -> set[str]:
         """What the platform lacks and a dependency must not bring."""
@@ -59,7 +84,12 @@ class Question:
         held = {name: version for name, version in self.held.items() if name not in self.loose}
         return Request(
             requirements=tuple(text for package in chosen for text in package.requires),
-            constraints=(*constraints(held, self.absent), *self.shunned, *decided),
+            constraints=(
+                *constraints(held, self.absent),
+                *(f"{name}{specifier}" for name, specifier in sorted(self.coupled.items())),
+                *self.shunned,
+                *decided,
+            ),
             overrides=tuple(text for package in chosen for text in package.override),
             excludes=tuple(sorted({*excludes, *self.loose})),
             wheels_only=_own_names(package for package in chosen if not package.may_build),
@@ -73,6 +103,7 @@ class Resolution:
 
     Attributes:
         walls: what the solver said about each refused package, in its own words.
+        avoided: name to why a release of it was left out that would have been chosen.
         unanswered: package name to why the index could not be asked about it.
     """
 
@@ -80,6 +111,7 @@ class Resolution:
     contents: dict[str, Contents]
     request: Request
     walls: dict[str, str] = field(default_factory=dict)
+    avoided: dict[str, str] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -100,24 +132,64 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     question = replace(question, shunned=(*question.shunned, *shunned))
     packages = tuple(p for p in question.packages if p.name not in refused)
     excludes = {name for package in packages for name in package.exclude}
+    misfits = _Misfits(question.platform)
     while True:
         search = _Search(question, excludes, engine)
         search.run(packages)
         resolution = _locate(question, search, (engine, reader))
+        avoided = misfits.found(resolution)
+        if avoided:
+            question = replace(question, shunned=(*question.shunned, *avoided))
+            continue
         wanted = _wanted_after_all(question, search, resolution)
         if not wanted:
             break
         # One package excludes what another one needs: it is had, and left out of the one's layer.
         excludes -= wanted
     protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
-    for name, wall in search.walls.items():
-        refused[name] = sentence(wall, name, protected_names)
+    for package in packages:
+        wall = search.walls.get(package.name)
+        if wall is not None:
+            refused[package.name] = misfits.behind(wall, package) or sentence(
+                wall, package.name, protected_names, question.goes_with_torch
+            )
     lock = replace(
         resolution.lock,
         packages=tuple(p.name for p in question.packages if p.name not in search.unanswered),
         refused=tuple(sorted(refused.items())),
     )
-    return replace(resolution, lock=lock, walls=search.walls, unanswered=search.unanswered)
+    return replace(
+        resolution,
+        lock=lock,
+        walls=search.walls,
+        unanswered=search.unanswered,
+        avoided=misfits.why,
+    )
+
+
+def with_older(
+    resolution: Resolution, companion: Locked, platform: Platform, edges: tuple[Engine, Reader]
+) -> Resolution | None:
+    """The same with the next older release of one distribution; None where there is none.
+
+    Raises:
+        ResolutionError: an archive cannot be found, or the index does not answer.
+    """
+    engine, reader = edges
+    others = [f"{d.name}=={d.version}" for d in resolution.lock.distributions if d != companion]
+    bounds = (*resolution.request.constraints, *others, before(companion))
+    request = replace(resolution.request, constraints=bounds)
+    outcome = engine.resolve(request)
+    if not isinstance(outcome, Solved):
+        return None
+    located = engine.locate(outcome.pins, request)
+    contents = {**resolution.contents, **reader.read(located)}
+    lock = replace(resolution.lock, distributions=located)
+    older = replace(resolution, lock=lock, contents=contents)
+    found = lock.find(companion.name)
+    if found is not None and misfit(found, contents[found.name], platform):
+        return with_older(older, found, platform, edges)
+    return older
 
 
 def composition(
@@ -217,6 +289,38 @@ class _Search:
         else:
             # One project of the index may be out of order, and costs those who need it.
             self.unanswered[package.name] = _silence(outcome)
+
+
+class _Misfits:
+    """What the resolver chose and cannot work here: it is asked again without, until all fits.
+
+    Attributes:
+        why: name to the sentence about the last one of it.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self.why: dict[str, str] = {}
+        self._times: Counter[str] = Counter()
+
+    def found(self, resolution: Resolution) -> list[str]:
+        """Constraints that leave out those of a lock."""
+        avoided = []
+        for each in resolution.lock.distributions:
+            why = misfit(each, resolution.contents[each.name], self._platform)
+            if why:
+                self.why[each.name] = why
+                self._times[each.name] += 1
+                many = self._times[each.name] > _MISFITS_OF_ONE
+                avoided.append(f"{each.name}<0" if many else avoiding(each))
+        return avoided
+
+    def behind(self, wall: str, package: Package) -> str | None:
+        """The sentence about the one that is why a package cannot be had; None if none is."""
+        for name, why in self.why.items():
+            if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", wall):
+                return why if name in package.names else f"it needs {name}: {why}"
+        return None
 
 
 def _silence(outcome: Unsolved) -> str:

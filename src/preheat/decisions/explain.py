@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from packaging.utils import canonicalize_name
 
+_NOTHING: Mapping[str, str] = {}
 _NOT_FOUND = re.compile(r"([\w.\-]+) was not found in the (?:package registry|cache|provided)")
 _NO_WHEEL = re.compile(r"([\w.\-]+)(?:[=<>!~,\w.*+]*)? ha(?:s|ve) no usable wheels")
 _NO_TAG = re.compile(r"([\w.\-]+)\S* ha(?:s|ve) no wheels with a matching ([\w ]+?) tag")
@@ -38,7 +39,12 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
 )
 
 
-def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> str:
+def sentence(
+    wall: str,
+    package: str,
+    protected: Mapping[str, str | None],
+    coupled: Mapping[str, str] = _NOTHING,
+) -> str:
     """Why a package cannot be had.
 
     Args:
@@ -46,6 +52,8 @@ def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> st
         package: the package of the manifest that it was asked to add.
         protected: canonical name to the platform's version, None where the platform lacks it
             and preheat will not bring it.
+        coupled: canonical name of what must go with the platform's torch to the words that say
+            which version does.
     """
     text = re.sub(r"\s+", " ", wall)
     for match in _DEPENDS.finditer(_distribute(text)):
@@ -53,10 +61,14 @@ def sentence(wall: str, package: str, protected: Mapping[str, str | None]) -> st
         name = canonicalize_name(needed)
         if name in protected and canonicalize_name(who) not in protected:
             return _about_protected(who + which, name + bound, protected[name])
+        if name in coupled and bound:
+            return _about_coupled(who + which, name + bound, coupled[name])
     for needed, bound in _REQUIRED.findall(text):
         name = canonicalize_name(needed)
         if name in protected and bound != f"=={protected[name]}":
             return _about_protected(package, name + bound, protected[name])
+        if name in coupled and (bound == "<0" or not coupled[name].endswith(name + bound)):
+            return _about_coupled(package, name + bound, coupled[name])
     for pattern, spell in _SENTENCES:
         found = pattern.search(text)
         if found:
@@ -72,6 +84,14 @@ def _about_protected(who: str, need: str, version: str | None) -> str:
         asking = re.split(r"[=<>!~]", who)[0]
         return f"{asking} needs {name}, which this platform does not provide"
     return f"{who} needs {need}; the platform's {name} {version} is protected"
+
+
+def _about_coupled(who: str, need: str, goes: str) -> str:
+    need = need.rstrip(",")
+    name, asking = (re.split(r"[=<>!~]", text)[0] for text in (need, who))
+    if need.endswith("<0"):
+        return goes if name == asking else f"{asking} needs {name}, and {goes}"
+    return f"{need} is asked for; {goes}" if name == asking else f"{who} needs {need}; {goes}"
 
 
 def _distribute(text: str) -> str:

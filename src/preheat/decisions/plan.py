@@ -91,6 +91,7 @@ class Planner:
         settled: packages that are decided already: on the platform, unmet conditions, refused.
         bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
         notes: package name to what is to be said of its installation.
+        remarks: the same by the name of a distribution that the layer brings.
     """
 
     composition: Composition
@@ -100,6 +101,7 @@ class Planner:
     measure: Measure
     bytecode: str
     notes: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     def without_layer(self, digest: str) -> Planner:
         """The same, where the store turns out not to have that layer."""
@@ -199,7 +201,13 @@ class Planner:
         over = tuple(progress.layers)
         failure = self._known_failure((*over, name), package)
         if failure:
-            return Step(package=package, action=Action.SKIP, reason=failure, version=version)
+            return Step(
+                package=package,
+                action=Action.SKIP,
+                reason=failure,
+                version=version,
+                failed=layer,
+            )
         held = (self.composition.contents[d.name] for d in layer)
         footprint = self.measure.footprint([*map(piece.without_copies, held), piece.linked])
         present = name in self.known.layers
@@ -207,7 +215,7 @@ class Planner:
         step = Step(
             package=package,
             action=Action.REUSE if present else Action.INSTALL,
-            reason=_HAS_IT if ready else _HAS_PACK if present else self._why(package),
+            reason=_HAS_IT if ready else _HAS_PACK if present else self._why(package, layer),
             version=version,
             layer=name,
             distributions=layer,
@@ -274,12 +282,12 @@ class Planner:
         beneath = self.composition.platform.find(name)
         return beneath.version if beneath else None
 
-    def _why(self, package: Package) -> str:
+    def _why(self, package: Package, layer: Iterable[Locked]) -> str:
         first = package.names[0]
         absent = self.composition.platform.find(first) is None
         why = f"the platform has no {first}" if absent else "the platform's version does not do"
-        note = self.notes.get(package.name)
-        return f"{why}; {note}" if note else why
+        said = [self.notes.get(package.name), *(self.remarks.get(each.name) for each in layer)]
+        return "; ".join(filter(None, [why, *said]))
 
 
 def _together(steps: Iterable[Step]) -> Load:

@@ -153,6 +153,8 @@ class Engine:
             ["pip", "compile", "--quiet", "--no-deps", "--no-header", "--format", "pylock.toml"],
             ["--output-file", str(output)],
             ["--prerelease", "allow", *repeat("--only-binary", request.wheels_only)],
+            # 1.0 names 1.0+cu126 as well, and that one may have been left out.
+            ["-c", str(self._uv.write("constraints.txt", request.constraints))],
             [str(self._uv.write("pins.txt", [*wanted, *direct]))],
         )
         if answer.returncode != 0:

@@ -79,6 +79,7 @@ class Step:
         stand_ins: NVIDIA's libraries that the package needs and the layer does not hold.
         links: what the layer holds in their places.
         spared: bytes of files that no layer holds because of that, each counted once in a plan.
+        failed: what its layer would hold, where it is skipped since that failed before.
     """
 
     package: Package
@@ -101,6 +102,7 @@ class Step:
     stand_ins: tuple[StandIn, ...] = ()
     links: tuple[Link, ...] = ()
     spared: int = 0
+    failed: tuple[Locked, ...] = ()
 
     @property
     def left_out(self) -> tuple[str, ...]:
