@@ -137,12 +137,10 @@ class Decided:
             f"{older.name} {older.version}, since with {companion.version} {why}" if older else ""
         )
         remarks = {**self.planner.remarks, companion.name: remark}
-        whole = replace(
-            composition(found, old.packages, self.platform),
-            stand_ins=old.stand_ins,
-            bringing=old.bringing,
-            copies={name: each for name, each in old.copies.items() if name != companion.name},
-        )
+        whole = composition(found, old.packages, self.platform)
+        # All else is as it was, and so is what serves it.
+        copies = {name: links for name, links in old.copies.items() if name != companion.name}
+        whole = replace(whole, stand_ins=old.stand_ins, bringing=old.bringing, copies=copies)
         return replace(self, planner=replace(self.planner, composition=whole, remarks=remarks))
 
     def keep_lock(self) -> None:

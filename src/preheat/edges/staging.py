@@ -78,11 +78,13 @@ def link(place: Path, links: Iterable[Link]) -> None:
     """
     for each in links:
         where = place / each.path
-        where.parent.mkdir(parents=True, exist_ok=True)
-        if each.sha256 and where.is_file() and sha256_of(where) == each.sha256:
+        if each.sha256:
+            if not where.is_file() or sha256_of(where) != each.sha256:
+                continue
             where.unlink()
+        where.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
-            # Another one than the platform's stays, and two wheels may bring one file.
+            # Two wheels may bring one file.
             where.symlink_to(each.target)
 
 

@@ -76,10 +76,10 @@ class Step:
         shadows: platform distributions that the layer hides.
         over: digests of the layers beneath, in order.
         wanted: False where the package's condition does not hold.
-        failed: what its layer would hold, where it is skipped since that failed before.
         stand_ins: NVIDIA's libraries that the package needs and the layer does not hold.
         links: what the layer holds in their places.
         spared: bytes of files that no layer holds because of that, each counted once in a plan.
+        failed: what its layer would hold, where it is skipped since that failed before.
     """
 
     package: Package
@@ -99,10 +99,10 @@ class Step:
     shadows: tuple[Shadow, ...] = ()
     over: tuple[str, ...] = ()
     wanted: bool = True
-    failed: tuple[Locked, ...] = ()
     stand_ins: tuple[StandIn, ...] = ()
     links: tuple[Link, ...] = ()
     spared: int = 0
+    failed: tuple[Locked, ...] = ()
 
     @property
     def left_out(self) -> tuple[str, ...]:
