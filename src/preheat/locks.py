@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from preheat.edges.claims import Claims
 from preheat.edges.engine import Engine
 from preheat.edges.lock_file import read_lock, write_lock
 from preheat.edges.store import Store
-from preheat.edges.wheels import Reader
+from preheat.edges.wheels import Reader, load_http
 from preheat.pace import Pace
 from preheat.resolution import Question, Resolution, from_lock, resolve
 from preheat.words.errors import LockError, ResolutionError
@@ -75,7 +76,9 @@ class Locks:
 
     def _anew(self, question: Question, engine: Engine) -> Answer:
         try:
-            with self.pace.stage("resolve"):
+            with self.pace.stage("resolve"), ThreadPoolExecutor(1) as aside:
+                # While the engine is at work, this process waits.
+                aside.submit(load_http)
                 found = resolve(question, engine, self.reader)
         except ResolutionError as error:
             if not error.data.get("unreachable"):
