@@ -88,18 +88,18 @@ def measure() -> None:
 
 def prepare(home: Path) -> list[Contestant]:
     """A platform with CUDA torch, a manifest with its lock, and uv with the same bounds."""
-    ours = str(ground.image_preheat())
+    ours = str(ground.image_preheat().with_name("preheat"))
     platform = ground.make_venv(ground.BUILD / "payload" / "platform", *PLATFORM)
     locked = ground.write_manifest(home / "preheat.toml", tables({}))
     fresh = ground.write_manifest(home / "fresh" / "preheat.toml", tables({}))
     store = home / "store"
     options = ("--python", str(platform), "--manifest")
-    lock = (ours, "-m", "preheat", "lock", *options, str(locked), "--store", str(store))
+    lock = (ours, "lock", *options, str(locked), "--store", str(store))
     subprocess.run(lock, check=True, env=ground.surroundings(PREHEAT_LOG="none"))
     bounds = home / "bounds.txt"
     held = [d for d in probe(str(platform)).distributions if belongs_to_the_platform(d.name)]
     bounds.write_text("".join(f"{each.name}=={each.version}\n" for each in held))
-    plan = (ours, "-m", "preheat", "plan", "--json", *options)
+    plan = (ours, "plan", "--json", *options)
     dry = (find_uv_bin(), "pip", "install", "--dry-run", "--quiet", "--python", str(platform))
     bounded = (*dry, "-c", str(bounds), *REQUIREMENTS)
     cache = home / "cache"

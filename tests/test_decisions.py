@@ -8,6 +8,8 @@ from itertools import combinations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from preheat.decisions.compose import Composition
 from preheat.decisions.explain import sentence
@@ -109,6 +111,40 @@ def wanted(name: str, *requires: str, required: bool = False) -> Package:
 def test_the_closure_holds_roots_and_all_that_they_need_breadth_first() -> None:
     found = graph(a=("b", "c>=1"), b=("d",), c=("d", "e"), z=("y",)).closure(["A"])
     assert found == ("a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Some.Name",
+        "a>=1,<2 , !=1.5",
+        "a==1.*",
+        "a===1.0+cu130",
+        "a (>=1)",
+        "a[x]>=1",
+        "a @ https://host/a.whl",
+        "a>=1; python_version >= '3'",
+        "a; python_version < '3'",
+        "a ; python_version < '3' or platform_system == 'Linux'",
+        "a; not a marker",
+        "a>=",
+        "a b",
+        "-a",
+        "",
+    ],
+)
+def test_a_requirement_is_needed_where_the_grammar_reads_it_and_its_marker_holds(
+    text: str,
+) -> None:
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        expected: tuple[str, ...] = ()
+    else:
+        marker = requirement.marker
+        holds = marker is None or marker.evaluate({**MARKERS, "extra": ""})
+        expected = (canonicalize_name(requirement.name),) if holds else ()
+    assert graph().closure([text]) == expected
 
 
 def test_a_closure_over_a_circle_ends() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from preheat import fetching
+from preheat.fetching import Ahead
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
 from tests.support.starts import TIMEOUT, Ground, package
@@ -49,18 +53,42 @@ def index(tmp_path: Path) -> Iterator[Index]:
         yield index
 
 
-def test_a_package_is_fetched_while_the_one_before_it_is_proved(
+def test_all_that_comes_later_is_fetched_while_the_first_package_is_proved(
     tmp_path: Path, platform: Platform, index: Index
 ) -> None:
     ground = Ground(root=tmp_path / "ground", python=platform.python)
-    ground.write(package("slow"), package("north"), index=index)
+    ground.write(package("slow"), *map(package, NAMES), index=index)
     answer = ground.warm()
     assert answer.code == 0
     lines = answer.stderr.splitlines()
-    fetched = next(n for n, line in enumerate(lines) if 'name="install north"' in line)
     proved = next(n for n, line in enumerate(lines) if "installed package=slow" in line)
-    assert fetched < proved
+    for name in NAMES:
+        assert any(f'name="install {name}"' in line for line in lines[:proved]), name
     assert ground.staged() == []
+
+
+def test_an_error_of_the_disk_is_told_to_whoever_would_publish_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(place: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(place))
+
+    with Ahead(cast("Any", None), cast("Any", None)) as ahead:
+        ahead.begin(())
+        ahead.sync(tmp_path)
+        ahead.settle()
+        monkeypatch.setattr(fetching, "sync_filesystem", refuse)
+        ahead.sync(tmp_path)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                ahead.settle()
+
+
+def test_what_was_dropped_meanwhile_need_not_reach_the_disk(tmp_path: Path) -> None:
+    with Ahead(cast("Any", None), cast("Any", None)) as ahead:
+        ahead.begin(())
+        ahead.sync(tmp_path / "gone")
+        ahead.settle()
 
 
 def test_what_was_fetched_beside_a_package_that_fails_is_planned_anew(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -207,20 +208,37 @@ class Decision:
         Raises:
             PreheatError: the platform or the lock is unusable.
         """
-        settings = self._order.settings
         with self._pace.stage("probe"):
             platform = self._probe(workplace)
-        before: Fingerprint = {}
-        if workplace.lasting:
-            with self._pace.stage("fingerprint"):
-                before = fingerprint(platform.interpreter.sites)
+        # One after the other: nothing runs on the platform before its files are noted.
+        with ThreadPoolExecutor(1, thread_name_prefix="preheat-aside") as aside:
+            before = aside.submit(self._note, platform, workplace)
+            return self._decide(platform, workplace, before, aside)
+
+    def _note(self, platform: Platform, workplace: Workplace) -> Fingerprint:
+        if not workplace.lasting:
+            return {}
+        with self._pace.stage("fingerprint"):
+            return fingerprint(platform.interpreter.sites)
+
+    def _decide(
+        self,
+        platform: Platform,
+        workplace: Workplace,
+        before: Future[Fingerprint],
+        aside: ThreadPoolExecutor,
+    ) -> Decided:
+        """The rest, while files are noted; what needs them to be comes after `aside`'s work."""
+        settings = self._order.settings
         prover = Prover(self._order, self._store, self._pace, workplace.staging)
-        settled, platform = self._settle(platform, prover)
+        settled, platform = self._settle(platform, prover, before)
         left = tuple(p for p in self._packages if p.name not in settled)
         if workplace.torch and len(left) > 1:
-            # Not earlier: nothing runs on the platform before its files are noted.
-            workplace.torch.begin(platform)
+            aside.submit(workplace.torch.begin, platform)
             prover.ahead = workplace.torch
+        if not all(package.build_isolation for package in left):
+            # What is built against the platform runs on it.
+            before.result()
         engine = self._engine(platform, left, workplace)
         locks = Locks(
             order=self._order,
@@ -283,7 +301,7 @@ class Decision:
         )
         return Decided(
             platform=platform,
-            before=before,
+            before=before.result(),
             planner=planner,
             engine=engine,
             sources=sources,
@@ -304,7 +322,7 @@ class Decision:
         with self._pace.stage("probe"):
             platform = self._probe(workplace)
         prover = Prover(self._order, self._store, self._pace, None)
-        settled, platform = self._settle(platform, prover)
+        settled, platform = self._settle(platform, prover, None)
         left = tuple(p for p in self._packages if p.name not in settled)
         engine = self._engine(platform, (), workplace)
         question = self._question(platform, left)
@@ -314,7 +332,9 @@ class Decision:
                 question, (engine, self._reader(remember=True)), self._order.settings.cuda
             )
 
-    def _settle(self, platform: Platform, prover: Prover) -> tuple[dict[str, Step], Platform]:
+    def _settle(
+        self, platform: Platform, prover: Prover, before: Future[Fingerprint] | None
+    ) -> tuple[dict[str, Step], Platform]:
         """Packages that need no layer: unwanted here, or provided by the platform and proved.
 
         What is there and broken counts as absent from then on: the second value is the platform
@@ -344,6 +364,8 @@ class Decision:
                 provided.append(step)
             elif reason := useless(package, platform):
                 settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+        if provided and before is not None:
+            before.result()
         with self._pace.stage("detect"):
             proofs = prover.provided([step.package for step in provided], platform)
         for step in provided:

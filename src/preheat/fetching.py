@@ -21,6 +21,8 @@ from preheat.words.errors import InstallError
 from preheat.words.order import Order
 from preheat.words.plan import Step
 
+# One may wait for the disk while another removes files.
+_ASIDE = 2
 # Each keeps tens of connections and two processors busy; the first should not have to share much,
 # since its proof can begin while the others are unpacked.
 _AT_ONCE = max(1, min(3, len(os.sched_getaffinity(0)) // 2))
@@ -127,7 +129,8 @@ class Ahead:
         self._staging = staging
         self._pool: ThreadPoolExecutor | None = None
         self._fetches: dict[str, tuple[Future[Fetched], contextlib.ExitStack]] = {}
-        self._giving_back: Future[None] | None = None
+        self._aside: ThreadPoolExecutor | None = None
+        self._syncs: list[Future[None]] = []
 
     def __enter__(self) -> Ahead:
         return self
@@ -139,8 +142,9 @@ class Ahead:
         trace: TracebackType | None,
     ) -> None:
         self.drop()
-        if self._pool is not None:
-            self._pool.shutdown()
+        for pool in (self._pool, self._aside):
+            if pool is not None:
+                pool.shutdown()
 
     @property
     def begun(self) -> bool:
@@ -155,6 +159,7 @@ class Ahead:
         taken by then.
         """
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="preheat-fetch")
+        self._aside = ThreadPoolExecutor(_ASIDE, thread_name_prefix="preheat-aside")
         for step in steps:
             if step.layer in available(self._fetcher.store):
                 continue
@@ -179,15 +184,30 @@ class Ahead:
         del self._fetches[step.layer]
         return fetch.result()
 
+    def sync(self, place: Path) -> None:
+        """Begins to bring to the disk what lies there."""
+        if self._aside is not None:
+            self._syncs.append(self._aside.submit(_sync_if_there, place))
+
+    def settle(self) -> None:
+        """Waits for that.
+
+        The kernel tells an error once, and it may be about anything on that filesystem: from the
+        first one on, nothing of this start may be published.
+
+        Raises:
+            OSError: what was written did not reach the disk.
+        """
+        for sync in tuple(self._syncs):
+            sync.result()
+
     def give_back(self) -> None:
         """Removes what the engine unpacked, meanwhile: after the last layer nobody needs it."""
-        if self._pool is not None:
-            self._giving_back = self._pool.submit(self._staging.give_back_archives)
+        if self._aside is not None:
+            self._aside.submit(self._staging.give_back_archives)
 
     def drop(self) -> None:
         """Ends what goes on, and removes what nobody has taken."""
-        if self._giving_back is not None:
-            wait([self._giving_back])
         left = tuple(self._fetches.values())
         self._fetches.clear()
         for fetch, _ in left:
@@ -205,9 +225,15 @@ class Ahead:
             place = held.enter_context(directory)
             with self._fetcher.pace.part("install", step.package.name, seconds):
                 arrived = self._fetcher.fetch(step, place)
-                # What is on its way to the disk by now need not be waited for later.
-                sync_filesystem(place)
         except BaseException:
             held.close()
             raise
+        # What is on its way to the disk by now need not be waited for later.
+        self.sync(place)
         return Fetched(place=place, arrived=arrived, seconds=seconds, held=held)
+
+
+def _sync_if_there(place: Path) -> None:
+    """Brings it to the disk; what was dropped meanwhile is of no use to anybody."""
+    with contextlib.suppress(FileNotFoundError):
+        sync_filesystem(place)

@@ -273,8 +273,10 @@ class Installer:
             raise InstallError(
                 f"bytecode was not written whole: {proof.unwritten}", passing=True, full=True
             )
+        self.ahead.sync(target)
         self.decided.refuse_changed_platform()
         measured = staged.measure(target)
+        self.ahead.settle()
         outcome.actual = measured.disk
         facts = LayerFacts(
             digest=step.layer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from preheat.edges.claims import Claims
 from preheat.edges.engine import Engine
 from preheat.edges.lock_file import read_lock, write_lock
 from preheat.edges.store import Store
-from preheat.edges.wheels import Reader
+from preheat.edges.wheels import Reader, load_http
 from preheat.library_bounds import resolve_around
 from preheat.pace import Pace
 from preheat.resolution import Question, Resolution, from_lock
@@ -76,7 +77,9 @@ class Locks:
 
     def _anew(self, question: Question, engine: Engine) -> Answer:
         try:
-            with self.pace.stage("resolve"):
+            with self.pace.stage("resolve"), ThreadPoolExecutor(1) as aside:
+                # While the engine is at work, this process waits.
+                aside.submit(load_http)
                 found = resolve_around(question, (engine, self.reader), self.order.settings.cuda)
         except ResolutionError as error:
             if not error.data.get("unreachable"):

@@ -139,8 +139,7 @@ class Provision:
             with self._store.begin() as staging, TorchAhead(self.order, staging) as torch:
                 self._take_over(staging)
                 decided = self._decide(staging, torch)
-                decided, outcomes, progress = self._carry_out(decided, staging)
-                active = self._prove_together(decided, outcomes, progress)
+                decided, outcomes, active = self._carry_out(decided, staging)
                 decided.refuse_changed_platform()
                 report = self._report(decided, outcomes, active)
             # Last of all, with nothing left to remove: a start that ends before is cold again.
@@ -197,8 +196,11 @@ class Provision:
 
     def _carry_out(
         self, decided: Decided, staging: Staging
-    ) -> tuple[Decided, list[Outcome], Progress]:
-        """Package after package; those after it are fetched meanwhile, where all has room."""
+    ) -> tuple[Decided, list[Outcome], Active]:
+        """Package after package, then all together.
+
+        What comes later is fetched meanwhile, where all has room.
+        """
         plan = self._announce(decided)
         if not any(step.action is Action.INSTALL for step in plan.steps):
             decided.prover.forget_ahead()
@@ -216,7 +218,8 @@ class Provision:
                     ahead.drop()
                 course.outcomes.append(outcome)
                 self._tell(outcome)
-        return course.decided, course.outcomes, course.progress
+            active = self._prove_together(course.decided, course.outcomes, course.progress)
+        return course.decided, course.outcomes, active
 
     def _make_ready(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
         """One package's turn: planned anew where a pack is damaged, or a disk was full.

@@ -320,7 +320,7 @@ def _installed(
     if not isinstance(outcome, Solved):
         raise SystemExit(f"{requirements} cannot be had: {outcome.wall}")
     located = engine.locate(outcome.pins, request)
-    reader = Reader(place / "contents", indexes=(), timeout=_TIMEOUT, remember=False)
+    reader = Reader([place / "contents"], indexes=(), timeout=_TIMEOUT, remember=False)
     contents = reader.read(located)
     for each in located:
         yield each, contents[each.name].requires

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -14,7 +15,11 @@ from packaging.version import InvalidVersion, Version
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """How a requirement begins (PEP 508)."""
 
-# What its marker says of extras.
+# One without extras and address, whatever versions it accepts; and what its marker says of extras.
+_VERSIONS = r"(?:[=~!<>]=?|===)\s*v?\d[\w.*+!-]*"
+_PLAIN = re.compile(
+    rf"\s*({NAME.pattern})\s*(?:{_VERSIONS}(?:\s*,\s*{_VERSIONS})*\s*)?(?:;\s*(.+?)\s*)?"
+)
 _EXTRA = re.compile(r"""\bextra\s*==\s*['"]([^'"]*)['"]""")
 _OR = re.compile(r"\bor\b")
 
@@ -62,29 +67,37 @@ class Graph:
     def _applies(self, text: str, extra: str) -> tuple[str, tuple[str, ...]] | None:
         if _is_for_another(text, extra):
             return None
-        requirement = _parse(text)
-        if requirement is None or not self._holds(requirement, extra):
+        need = _read(text)
+        if need is None or not self._holds(need.marker, extra):
             return None
-        name = canonicalize_name(requirement.name)
-        replacement = _parse(self.overrides[name]) if name in self.overrides else None
+        replacement = _read(self.overrides[need.name]) if need.name in self.overrides else None
         if replacement is not None:
-            if not self._holds(replacement, extra):
+            if not self._holds(replacement.marker, extra):
                 return None
-            requirement = replacement
-        return name, tuple(sorted(requirement.extras))
+            need = replace(replacement, name=need.name)
+        return need.name, need.extras
 
-    def _holds(self, requirement: Requirement, extra: str) -> bool:
-        marker = requirement.marker
-        if marker is None:
+    def _holds(self, text: str, extra: str) -> bool:
+        if not text:
             return not extra
-        key = str(marker), extra
+        key = text, extra
         if key not in self.held:
+            marker = _marker(text)
             holds = marker.evaluate({**self.environment, "extra": extra})
             if extra:
                 # Under an extra, only what the extra adds: the rest was visited without it.
                 holds = holds and not marker.evaluate({**self.environment, "extra": ""})
             self.held[key] = holds
         return self.held[key]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Need:
+    """What a requirement says besides versions: canonical name, extras, text of its marker."""
+
+    name: str
+    extras: tuple[str, ...]
+    marker: str
 
 
 def refuses(text: str, name: str, version: str) -> bool:
@@ -113,6 +126,32 @@ def _is_for_another(text: str, extra: str) -> bool:
         return False
     stated = _EXTRA.search(marker)
     return stated is not None and canonicalize_name(stated.group(1)) != canonicalize_name(extra)
+
+
+@lru_cache(maxsize=8192)
+def _read(text: str) -> _Need | None:
+    """Most requirements are plain, and few markers differ: the grammar reads only the rest."""
+    try:
+        plain = _PLAIN.fullmatch(text)
+        if plain is not None:
+            name, marker = plain.groups(default="")
+            if marker:
+                _marker(marker)
+            return _Need(name=canonicalize_name(name), extras=(), marker=marker)
+        requirement = Requirement(text)
+    except (InvalidRequirement, InvalidMarker):
+        # Old metadata on an index may break PEP 508; the engine has already judged it.
+        return None
+    return _Need(
+        name=canonicalize_name(requirement.name),
+        extras=tuple(sorted(requirement.extras)),
+        marker=str(requirement.marker or ""),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _marker(text: str) -> Marker:
+    return Marker(text)
 
 
 @lru_cache(maxsize=8192)

@@ -34,6 +34,11 @@ _FORMAT = 1
 _SCHEMES = {"purelib": "", "platlib": "", "scripts": "bin/", "data": "", "headers": "include/"}
 
 
+def load_http() -> None:
+    """Loads what speaks HTTP while others are at work: it takes a while."""
+    from preheat.edges import ranges  # noqa: F401  # to be loaded
+
+
 class Reader:
     """Reads the contents of archives, many at a time, remembering them by sha256.
 
