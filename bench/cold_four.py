@@ -3,7 +3,7 @@
 As `cold`, with transformers, google-cloud-speech, whisperx and f5-tts. Installers without bounds
 replace the platform's torch and install 8 GB; preheat's manifest leaves out what only serves
 whisperx's transcription and f5-tts's training. One start of each installer, since each takes
-minutes. Needs 40 GB of disk while it runs.
+minutes and up to 14 GB. Needs 45 GB of disk while it runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench import cold, ground
 from bench.payload import EXCLUDES, REQUIREMENTS, planned
 from bench.scales import unconstrained_pins
 
-ROUNDS = 3
+ROUNDS = 2
 SLOW_ROUNDS = 1
 BUILD_TOOLS = ("setuptools", "wheel")
 """What source distributions of the four ask for when they are built."""

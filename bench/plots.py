@@ -202,12 +202,14 @@ def _short(value: float) -> str:
 
 _TITLES = {
     "cold": "Cold start, until imported: {packages}",
+    "cold-four": "Cold start, until imported: {packages}",
     "plan": "A plan, whole process: {packages}",
     "second": "A second worker: {packages}",
 }
 PLOTS: Mapping[str, Callable[[str, Mapping[str, Any]], None]] = {
     "warm": draw_warm,
     "cold": draw_seconds,
+    "cold-four": draw_seconds,
     "second": draw_second,
     "plan": draw_seconds,
     "slim": draw_slim,
