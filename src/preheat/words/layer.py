@@ -39,8 +39,7 @@ class LayerFacts:
         Raises:
             TypeError, KeyError: it is none.
         """
-        pairs = {
-            key: tuple(map(tuple, document.get(key, ())))
-            for key in ("distributions", "scripts", "links")
-        }
-        return cls(**{**document, **pairs})
+        # Layers of before hold no links, and say nothing of them.
+        whole = {"links": (), **document}
+        pairs = ("distributions", "scripts", "links")
+        return cls(**{**whole, **{key: tuple(map(tuple, whole[key])) for key in pairs}})
