@@ -90,7 +90,7 @@ IMPURE = (
 )
 
 # What a newer Python than the one that runs the tests has, imported behind a look at its version.
-NEWER_STANDARD_LIBRARY = {"compression"}
+NEWER_STANDARD_LIBRARY = {"compression", "tomllib"}
 
 SAYS_NOTHING = {"common", "core", "helper", "helpers", "manager", "managers", "util", "utils"}
 

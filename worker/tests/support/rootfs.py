@@ -237,13 +237,18 @@ def make_platform(root: Path, provides: Sequence[str]) -> None:
 
 def _mirror() -> tuple[str, str]:
     """Where this machine's own packages come from, and the name of its release."""
-    targets = ("--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
-    listed = subprocess.run(
-        ("apt-get", "indextargets", *targets),  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
+    targets = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)")
+    for command in (targets, ("apt-get", "update"), targets):
+        listed = subprocess.run(
+            (*command, *(("Created-By: Packages",) if command is targets else ())),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        ).stdout
+        if command is targets and listed:
+            break
+    else:
+        raise RuntimeError("apt is configured for no mirror: see /etc/apt")
     mirror, release = listed.splitlines()[0].split()
     return mirror, release
