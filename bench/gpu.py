@@ -107,11 +107,11 @@ def build_and_reuse(place: Path, python: str) -> dict[str, object]:
         python,
     )
     common += ("--offline",) if wheels else ()
-    built = _preheat("build", common)
-    started = _preheat("warm", common)
+    built = json.loads(ground.platform_preheat("build", "--json", *common))
+    started = json.loads(ground.platform_preheat("warm", "--json", *common))
     # Another layer from the same wheel, where nothing can compile.
     ground.write_manifest(manifest, [package], index=index, compile="none", cuda={"toolkit": "/"})
-    again = _preheat("warm", common, path="/nonexistent")
+    again = json.loads(ground.platform_preheat("warm", "--json", *common, PATH="/nonexistent"))
     (made,) = built["wheels"]
     rows = []
     for name, document in (("first worker", started), ("second, no compiler", again)):
@@ -141,21 +141,6 @@ def _files(tree: Path) -> Iterable[tuple[str, bytes]]:
     for path in sorted(tree.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(tree).as_posix(), path.read_bytes()
-
-
-def _preheat(command: str, options: Iterable[str], path: str | None = None) -> dict[str, Any]:
-    environment = ground.surroundings(**({"PATH": path} if path else {}))
-    if "PYTHONPATH" in os.environ:
-        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    done = subprocess.run(
-        (sys.executable, "-m", "preheat", command, "--json", *options),
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
 
 
 def _run(*command: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,17 +126,8 @@ def _warm(place: Path, *, checked: bool) -> dict[str, Any]:
         index={"find-links": [wheels] if wheels else []},
         capabilities={"recognition": ["ctranslate2", "torch"]},
     )
-    command = (sys.executable, "-m", "preheat", "warm", "--json", "--manifest", str(manifest))
-    options = ("--store", str(place / f"store-{checked}"), "--python", python)
-    environment = ground.surroundings()
-    if "PYTHONPATH" in os.environ:
-        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    done = subprocess.run(
-        (*command, *options, *(("--offline",) if wheels else ())),
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    document: dict[str, Any] = json.loads(done.stdout)
+    named = ("--manifest", str(manifest), "--store", str(place / f"store-{checked}"))
+    offline = ("--offline",) if wheels else ()
+    said = ground.platform_preheat("warm", "--json", *named, "--python", python, *offline)
+    document: dict[str, Any] = json.loads(said)
     return document

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bench import ground
+from bench.ground import platform_preheat as preheat
 
 PLACE = ground.BUILD / "gpu-flash"
 CHECK = """
@@ -107,13 +107,13 @@ def measure() -> None:
     """Build, warm, and measure; print tables and keep the figures."""
     python = os.environ.get("PREHEAT_BENCH_PYTHON", sys.executable)
     common = _options(python)
-    found: dict[str, Any] = {"build": json.loads(_preheat("build", common, "--json"))}
+    found: dict[str, Any] = {"build": json.loads(preheat("build", "--json", *common))}
     ground.keep("gpu-flash", found)
     (made,) = found["build"]["wheels"]
     print(json.dumps(made, indent=1), flush=True)
     if not made["ready"]:
         return
-    found["warm"] = json.loads(_preheat("warm", common, "--json"))
+    found["warm"] = json.loads(preheat("warm", "--json", *common))
     (row,) = found["warm"]["packages"]
     print(f"attention is served by {found['warm']['capabilities']['attention']}")
     print(f"warm: {row['status']} in {found['warm']['seconds']:.1f} s {row['reason']}", flush=True)
@@ -121,7 +121,7 @@ def measure() -> None:
     if row["status"] not in ("installed", "reused"):
         return
     sizes = map(str, (BATCH, HEADS, ROUNDS))
-    speed = json.loads(_preheat("run", common, "--", python, "-c", SPEED, *sizes))
+    speed = json.loads(preheat("run", *common, "--", python, "-c", SPEED, *sizes))
     found["speed"] = speed
     _show(speed)
     ground.keep("gpu-flash", found)
@@ -169,17 +169,3 @@ def _show(speed: Mapping[str, Any]) -> None:
         ("shape", *names, "flash-attn, TFLOP/s", "off torch flash", "off float32"),
         table,
     )
-
-
-def _preheat(command: str, options: Iterable[str], *more: str) -> str:
-    environment = ground.surroundings()
-    if "PYTHONPATH" in os.environ:
-        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    done = subprocess.run(
-        (sys.executable, "-m", "preheat", command, *options, *more),
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    return done.stdout

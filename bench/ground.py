@@ -11,12 +11,24 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import tomli_w
 from uv import find_uv_bin
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUILD = PROJECT / "build" / "bench"
+
+
+class Named(Protocol):
+    """Whoever takes part in a measurement."""
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+
+
+C = TypeVar("C", bound=Named)
 
 
 def make_venv(where: Path, *provides: str) -> Path:
@@ -45,6 +57,28 @@ def image_preheat() -> Path:
 def uv(*arguments: str) -> None:
     """Run uv with this machine's own configuration."""
     subprocess.run((find_uv_bin(), *arguments), check=True)
+
+
+def chosen(contenders: Iterable[C]) -> tuple[C, ...]:
+    """Those whose names begin as `PREHEAT_BENCH_ONLY` says; all of them where it says nothing."""
+    only = os.environ.get("PREHEAT_BENCH_ONLY", "")
+    return tuple(each for each in contenders if each.name.startswith(only))
+
+
+def platform_preheat(*arguments: str, **environment: str) -> str:
+    """What a command of preheat's prints, whatever it ends with; it runs where this bench does.
+
+    A machine with a GPU may have preheat on PYTHONPATH only.
+    """
+    inherited = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    done = subprocess.run(
+        (sys.executable, "-m", "preheat", *arguments),
+        env={**surroundings(), **inherited, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.stdout
 
 
 @contextlib.contextmanager

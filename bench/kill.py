@@ -296,7 +296,7 @@ def all_killed(home: Path, kills: int) -> dict[str, tuple[float, list[Trial]]]:
     outcomes: dict[str, tuple[float, list[Trial]]] = {}
     with Index(home / "index") as index:
         index.publish(*PROJECTS)
-        for installer in INSTALLERS:
+        for installer in ground.chosen(INSTALLERS):
             places = [
                 Place(root=home / f"trial-{n}", index=index.url, platform=platform.python)
                 for n in range(WORKERS)

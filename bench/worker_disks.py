@@ -28,6 +28,7 @@ import tomli_w
 
 from bench import ground, naive
 from bench.smalldisk import keep_mounts_private
+from preheat.edges.cleaning import SYSTEM
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -89,9 +90,9 @@ class Container:
     def environment(self) -> dict[str, str]:
         """What a start is told; nothing of it leads to another disk."""
         path = os.pathsep.join((str(self.python.parent), "/usr/local/bin", "/usr/bin", "/bin"))
-        own = {"HOME": self.disk / "home", "TMPDIR": self.disk / "tmp"}
-        texts = {name: str(value) for name, value in own.items()}
-        return {**ground.surroundings(), "PATH": path, **texts}
+        own = {"HOME": "home", "TMPDIR": "tmp", SYSTEM: "system"}
+        places = {name: str(self.disk / place) for name, place in own.items()}
+        return {**ground.surroundings(), "PATH": path, **places}
 
     def used(self) -> int:
         """Bytes of the disk."""

@@ -96,10 +96,10 @@ class Planner:
         settled: packages that are decided already: on the platform, unmet conditions, refused.
         bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
         notes: package name to what is to be said of its installation.
+        remarks: the same by the name of a distribution that the layer brings.
         only: packages whose layers may be made here; None for all. The others still count where
             layers are cut, so that these are cut as if all were made.
         unreachable: distributions that cannot be fetched.
-        remarks: the same by the name of a distribution that the layer brings.
     """
 
     composition: Composition
@@ -109,9 +109,9 @@ class Planner:
     measure: Measure
     bytecode: str
     notes: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
     only: frozenset[str] | None = None
     unreachable: frozenset[str] = frozenset()
-    remarks: Mapping[str, str] = field(default_factory=dict)
 
     def without_layer(self, digest: str) -> Planner:
         """The same, where the store turns out not to have that layer."""

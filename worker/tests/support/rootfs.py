@@ -237,18 +237,20 @@ def make_platform(root: Path, provides: Sequence[str]) -> None:
 
 def _mirror() -> tuple[str, str]:
     """Where this machine's own packages come from, and the name of its release."""
-    targets = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)")
-    for command in (targets, ("apt-get", "update"), targets):
-        listed = subprocess.run(
-            (*command, *(("Created-By: Packages",) if command is targets else ())),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=300,
-        ).stdout
-        if command is targets and listed:
-            break
-    else:
-        raise RuntimeError("apt is configured for no mirror: see /etc/apt")
-    mirror, release = listed.splitlines()[0].split()
+    listed = _targets()
+    if not listed:
+        # Images have no lists.
+        subprocess.run(("apt-get", "update", "-qq"), check=True, timeout=300)  # noqa: S607
+        listed = _targets()
+    if not listed:
+        raise RuntimeError("apt knows no mirror: see /etc/apt")
+    mirror, release = listed[0].split()
     return mirror, release
+
+
+def _targets() -> list[str]:
+    command = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)")
+    done = subprocess.run(
+        (*command, "Created-By: Packages"), capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.splitlines()
