@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -209,7 +210,7 @@ def test_what_an_import_looked_for_is_noted(image: Platform, tmp_path: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_IMPORTS", str(tmp_path / "imports"))
         limits = Limits(seconds=60, place=tmp_path)
-        with Preloaded(interpreter.executable, ["torch"], limits) as ahead:
+        with closing(Preloaded(interpreter.executable, ["torch"], limits)) as ahead:
             seen = ahead.looked()
     assert seen is not None
     assert {"torch", "needed", "bar"} <= seen.modules
@@ -222,7 +223,7 @@ def test_what_an_import_looked_for_is_noted(image: Platform, tmp_path: Path) -> 
 def test_an_import_ahead_that_fails_says_nothing(image: Platform, tmp_path: Path) -> None:
     interpreter = probe(str(image.python)).interpreter
     limits = Limits(seconds=60, place=tmp_path)
-    with Preloaded(interpreter.executable, ["not_there"], limits) as ahead:
+    with closing(Preloaded(interpreter.executable, ["not_there"], limits)) as ahead:
         assert ahead.looked() is None
     assert list(tmp_path.iterdir()) == []
 

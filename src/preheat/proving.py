@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 
 from preheat.decisions.coupling import explained
 from preheat.decisions.identity import digest, verdict_key
@@ -26,8 +25,6 @@ from preheat.words.proof import Libraries, Proof
 class TorchAhead:
     """The platform's torch, imported while there are no layers yet to prove it over.
 
-    A context: a process that nobody has made use of is gone at its end.
-
     Args:
         order: how long an import may take.
         staging: of the start; what torch writes goes there.
@@ -35,37 +32,25 @@ class TorchAhead:
 
     def __init__(self, order: Order, staging: Staging) -> None:
         self._limits = Limits(seconds=order.settings.import_timeout, place=staging.place)
-        self._held = contextlib.ExitStack()
         self._process: Preloaded | None = None
-        self._begun = False
-
-    def __enter__(self) -> TorchAhead:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.drop()
+        self._taken = False
 
     def begin(self, platform: Platform) -> None:
         """Begins to import it, where the platform has one; once in its life."""
-        if platform.torch and not self._begun:
-            self._begun = True
-            process = Preloaded(platform.interpreter.executable, ["torch"], self._limits)
-            self._process = self._held.enter_context(process)
+        if platform.torch and self._process is None:
+            executable = platform.interpreter.executable
+            self._process = Preloaded(executable, ["torch"], self._limits)
 
     def take(self) -> Preloaded | None:
         """The process, for one proof."""
-        process, self._process = self._process, None
+        process, self._taken = None if self._taken else self._process, True
         return process
 
-    def drop(self) -> None:
-        """Ends it: nobody will make use of it any more."""
-        self._process = None
-        self._held.close()
+    def close(self) -> None:
+        """Ends it, whether anybody has made use of it or not."""
+        self._taken = True
+        if self._process is not None:
+            self._process.close()
 
 
 class Prover:
@@ -174,7 +159,7 @@ class Prover:
     def forget_ahead(self) -> None:
         """Ends what is imported ahead, where nothing is made that it could be proved with."""
         if self.ahead is not None:
-            self.ahead.drop()
+            self.ahead.close()
 
     def _after_torch(
         self, packages: Sequence[Package], stack: Stack, platform: Platform

@@ -136,7 +136,10 @@ class Provision:
         with answering(self._store.root):
             self._store.prepare()
             drop_void_mark(self._store)
-            with self._store.begin() as staging, TorchAhead(self.order, staging) as torch:
+            with (
+                self._store.begin() as staging,
+                contextlib.closing(TorchAhead(self.order, staging)) as torch,
+            ):
                 self._take_over(staging)
                 decided = self._decide(staging, torch)
                 decided, outcomes, active = self._carry_out(decided, staging)

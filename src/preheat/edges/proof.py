@@ -8,12 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from preheat.edges.proof_process import ProofProcess, Room
+from preheat.edges.proof_process import ProofProcess
 from preheat.words.errors import InstallError
 from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
@@ -92,26 +91,16 @@ def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozens
 
 
 class Preloaded:
-    """An interpreter that imports modules of the platform before there are layers to prove.
-
-    A context: what nobody has made use of is gone at its end.
-    """
+    """An interpreter that imports modules of the platform before there are layers to prove."""
 
     def __init__(self, executable: str, modules: Sequence[str], limits: Limits) -> None:
         self._deadline = time.monotonic() + limits.seconds + _STARTUP_ALLOWANCE
-        self._process = ProofProcess(Room(executable=executable, place=limits.place))
+        self._process = ProofProcess(executable, place=limits.place)
         self._process.hand({"ahead": modules, "last": False})
 
-    def __enter__(self) -> Preloaded:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.__exit__(kind, error, trace)
+    def close(self) -> None:
+        """Ends it, whether anybody has made use of it or not."""
+        self._process.close()
 
     def looked(self) -> Looked | None:
         """What they looked for, once they are imported; None where they could not be."""
@@ -169,10 +158,9 @@ class _Run:
 
     def go(self, stack: Stack) -> None:
         """Starts an interpreter, listens to the end, and leaves nothing running."""
-        room = Room(
-            executable=stack.interpreter.executable, place=self._limits.place, gpu=self._limits.gpu
-        )
-        with ProofProcess(room) as process:
+        limits = self._limits
+        started = ProofProcess(stack.interpreter.executable, place=limits.place, gpu=limits.gpu)
+        with contextlib.closing(started) as process:
             self.go_on(process, stack)
 
     def go_on(self, process: ProofProcess, stack: Stack, first: Sequence[str] = ()) -> None:

@@ -11,9 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from preheat import activation
@@ -23,52 +21,42 @@ from preheat.edges.surroundings import for_proof
 _COMPLAINT_KEPT = 2000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Room:
-    """What such a process has to itself.
+class ProofProcess:
+    """One interpreter, from its start until it is closed: nothing of it is left then.
 
-    Attributes:
+    Args:
         executable: the interpreter.
         place: where what packages write goes, for as long as the process lives; TMPDIR if None.
         gpu: whether GPUs are visible.
-    """
-
-    executable: str
-    place: Path | None = None
-    gpu: bool = False
-
-
-class ProofProcess:
-    """One interpreter, from its start to its end: a context that leaves nothing running.
 
     Attributes:
-        returncode: how it ended, once it was left.
+        returncode: how it ended, once it has been ended.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, executable: str, *, place: Path | None, gpu: bool = False) -> None:
         self.returncode: int | None = None
         self._buffer = b""
         self._held = contextlib.ExitStack()
         try:
-            place = self._held.enter_context(
+            own = self._held.enter_context(
                 tempfile.TemporaryDirectory(
-                    prefix="preheat-proof-", dir=room.place, ignore_cleanup_errors=True
+                    prefix="preheat-proof-", dir=place, ignore_cleanup_errors=True
                 )
             )
-            self._place = Path(place)
-            complaints = tempfile.TemporaryFile()  # noqa: SIM115  # until this context is left
+            self._place = Path(own)
+            complaints = tempfile.TemporaryFile()  # noqa: SIM115  # until it is closed
             self._complaints = self._held.enter_context(complaints)
             self._answers, write = os.pipe()
             self._held.callback(os.close, self._answers)
             source = inspect.getsource(activation) + inspect.getsource(proof_child)
             try:
                 self._process = subprocess.Popen(
-                    [room.executable, "-B", "-c", f"{source}\nmain(activate)\n", str(write)],
+                    [executable, "-B", "-c", f"{source}\nmain(activate)\n", str(write)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=self._complaints,
-                    env=for_proof(os.environ, place, gpu=room.gpu),
-                    cwd=place,
+                    env=for_proof(os.environ, own, gpu=gpu),
+                    cwd=own,
                     pass_fds=(write,),
                     start_new_session=True,
                 )
@@ -78,15 +66,8 @@ class ProofProcess:
             self._held.close()
             raise
 
-    def __enter__(self) -> ProofProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends it, and removes what it wrote."""
         self.end()
         self._held.close()
 
@@ -128,6 +109,9 @@ class ProofProcess:
 
     def end(self) -> None:
         """Ends it with all that it started; one that ended by itself keeps its own status."""
+        if self.returncode is not None:
+            # Its number may be another process's by now.
+            return
         self._process.poll()
         process_group.kill(self._process)
         if self._process.stdin is not None:
