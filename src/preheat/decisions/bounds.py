@@ -5,28 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from preheat.decisions.requirements import holding
 from preheat.words.examination import Examination
 from preheat.words.platform import Distribution
 
 
 def bounds(seen: Examination, owner: Distribution, name: str) -> Iterator[Requirement]:
     """What a distribution requires of that name here, extras aside."""
-    environment = dict(seen.platform.interpreter.markers) if seen.platform else {}
-    for text in owner.requires:
-        if name not in text.lower().replace("_", "-").replace(".", "-"):
-            continue
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if canonicalize_name(requirement.name) != name:
-            continue
-        marker = requirement.marker
-        if marker is None or marker.evaluate({**environment, "extra": ""}):
+    markers = seen.platform.interpreter.markers if seen.platform else {}
+    likely = (t for t in owner.requires if name in t.lower().replace("_", "-").replace(".", "-"))
+    for requirement in holding(likely, markers):
+        if canonicalize_name(requirement.name) == name:
             yield requirement
 
 

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from preheat.decisions.building import label_refusal, target_of
+from preheat.decisions.requirements import holding
 from preheat.words.coupling import COMPANIONS
 from preheat.words.lock import Contents, Locked
 from preheat.words.manifest import BuildLimits, Package
@@ -247,7 +247,7 @@ def _build(label: str, contents: Contents, platform: Platform) -> Build | None:
         return Build(majors=frozenset(named), told_by=f"it holds {_listed(named.values())}")
     wanted = {
         of_cuda[1]: requirement.name
-        for requirement in _requirements(contents.requires, platform)
+        for requirement in holding(contents.requires, platform.interpreter.markers)
         if (of_cuda := _OF_CUDA.fullmatch(canonicalize_name(requirement.name)))
     }
     if wanted:
@@ -264,7 +264,7 @@ def _is_extension(locked: Locked, contents: Contents, platform: Platform) -> boo
     about_torch = (text for text in contents.requires if "torch" in text.lower())
     return any(
         bound.operator in ("==", "===")
-        for requirement in _requirements(about_torch, platform)
+        for requirement in holding(about_torch, platform.interpreter.markers)
         if canonicalize_name(requirement.name) == "torch"
         for bound in requirement.specifier
     )
@@ -281,21 +281,9 @@ def _stated_by_torch(platform: Platform) -> dict[str, str]:
     torch = platform.find("torch")
     return {
         canonicalize_name(requirement.name): str(requirement.specifier)
-        for requirement in _requirements(torch.requires if torch else (), platform)
+        for requirement in holding(torch.requires if torch else (), platform.interpreter.markers)
         if str(requirement.specifier)
     }
-
-
-def _requirements(texts: Iterable[str], platform: Platform) -> Iterator[Requirement]:
-    """Those that hold here without an extra."""
-    environment: Mapping[str, str] = {**platform.interpreter.markers, "extra": ""}
-    for text in texts:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if requirement.marker is None or requirement.marker.evaluate(dict(environment)):
-            yield requirement
 
 
 def _minor(platform: Platform) -> tuple[int, int] | None:
