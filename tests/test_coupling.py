@@ -223,6 +223,13 @@ REFUSED = [
         platform("2.9.0+cu126", "12.6"),
         "flash-attn 2.8.3+cu12torch2.8cxx11abitrue is for torch 2.8, and 2.9 is here",
     ),
+    (
+        wheel("xformers", "0.0.35"),
+        holding("xformers/_C.so"),
+        CPU,
+        "xformers 0.0.35 is for CUDA alone, and the platform's torch 2.13.0+cpu is one without "
+        "CUDA",
+    ),
 ]
 
 
@@ -239,7 +246,7 @@ ACCEPTED = [
     (wheel("torchvision", "0.28.0"), VISION_13, NO_TORCH),
     (wheel("torchvision", "0.28.0+cpu"), holding("torchvision/_C.so"), CU13),
     (wheel("torchaudio", "2.11.0"), holding("torchaudio/lib/_torchaudio.abi3.so"), CPU),
-    (wheel("xformers", "0.0.35"), holding("xformers/_C.so"), CPU),
+    (wheel("xformers", "0.0.35"), holding("xformers/_C.so"), CU13),
     (
         wheel("ctranslate2", "4.8.5"),
         holding("ctranslate2/_ext.so", "ctranslate2.libs/libcudart-01234567.so.12"),

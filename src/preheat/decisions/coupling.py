@@ -18,10 +18,10 @@ from packaging.version import InvalidVersion, Version
 
 from preheat.decisions.building import label_refusal, target_of
 from preheat.decisions.requirements import holding
-from preheat.words.coupling import COMPANIONS
+from preheat.words.coupling import COMPANIONS, FOR_CUDA_ALONE
 from preheat.words.lock import Contents, Locked
 from preheat.words.manifest import BuildLimits, Package
-from preheat.words.platform import Platform
+from preheat.words.platform import Platform, Torch
 from preheat.words.proof import Proof
 
 # libcudart.faf08d9a.so.13, libnvjpeg-1a359ba7.so.13.0.1.86, libcudart.so.12: of these libraries
@@ -151,30 +151,31 @@ def misfit(locked: Locked, contents: Contents, platform: Platform) -> str | None
         contents: what its archive holds.
         platform: with its torch and what that brings of CUDA.
     """
-    torch = platform.torch
-    if torch is None or locked.name == "torch" or not locked.archive.is_wheel:
+    if platform.torch is None or locked.name == "torch" or not locked.archive.is_wheel:
         return None
-    label = _local(locked.version)
     if not _is_extension(locked, contents, platform):
         return None
-    build = _build(label, contents, platform)
-    runtime = platform.cuda.runtime
-    if build is not None:
-        what = f"{locked.name} {locked.version} is a build for CUDA {_listed(build.majors)}"
-        if runtime is None:
-            return (
-                f"{what} ({build.told_by}), and the platform's torch {torch.version} is one "
-                "without CUDA"
-            )
-        if runtime.value.split(".")[0] not in build.majors:
-            return (
-                f"{what} ({build.told_by}), and the platform's torch {torch.version} brings CUDA "
-                f"{runtime.value}"
-            )
-    if _TORCH_LABEL.search(label):
+    label = _local(locked.version)
+    why = _wrong_cuda(locked, _build(label, contents, platform), platform, platform.torch)
+    if why is None and _TORCH_LABEL.search(label):
         why = label_refusal(locked.version, target_of(platform, _NO_LIMITS))
-        return f"{locked.name} {locked.version} {why}" if why else None
-    return None
+    return f"{locked.name} {locked.version} {why}" if why else None
+
+
+def _wrong_cuda(
+    locked: Locked, build: Build | None, platform: Platform, torch: Torch
+) -> str | None:
+    """What is wrong with the CUDA that it is for; None if nothing is, or nothing tells."""
+    runtime = platform.cuda.runtime
+    here = f"and the platform's torch {torch.version}"
+    if build is None:
+        alone = runtime is None and locked.name in FOR_CUDA_ALONE
+        return f"is for CUDA alone, {here} is one without CUDA" if alone else None
+    what = f"is a build for CUDA {_listed(build.majors)} ({build.told_by}), {here}"
+    if runtime is None:
+        return f"{what} is one without CUDA"
+    matches = runtime.value.split(".")[0] in build.majors
+    return None if matches else f"{what} brings CUDA {runtime.value}"
 
 
 def avoiding(locked: Locked) -> str:

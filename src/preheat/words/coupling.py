@@ -97,3 +97,12 @@ COMPANIONS: Mapping[str, Companion] = {
     ),
 }
 """By canonical name."""
+
+FOR_CUDA_ALONE: Mapping[str, str] = {
+    "xformers": "https://github.com/facebookresearch/xformers, Installing xFormers: its wheels are "
+    "for CUDA and ROCm; beside a torch without, it imports, and its operators fail",
+}
+"""Canonical names of companions that have nothing for a torch without CUDA, each with the source.
+
+Neither their metadata nor the names in their wheels say so.
+"""
