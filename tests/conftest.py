@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -67,6 +67,14 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "gpu": no_gpu,
     "network": no_index,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_of_the_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test cleans what apt and conda keep for the whole machine, whatever it forgets to say."""
+    with pytest.MonkeyPatch.context() as session:
+        session.setenv("PREHEAT_INTERNAL_SYSTEM", str(tmp_path_factory.mktemp("system")))
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

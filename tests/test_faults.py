@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from tests.support.faults import (
 )
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
-from tests.support.starts import Answer, Ground, package
+from tests.support.starts import Answer, Ground, package, settle_in
 from tests.support.wheels import Project, install_tree
 from tests.support.workers import Worker, entry, make_host
 
@@ -331,13 +330,7 @@ def clean_in(root: Path) -> Callable[[], None]:
     """Clean as that user."""
 
     def work() -> None:
-        home, temp = root / "home", root / "tmp"
-        for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR", "UV_CACHE_DIR", "CONDA_PREFIX"):
-            os.environ.pop(name, None)
-        os.environ.update(
-            HOME=str(home), TMPDIR=str(temp), PREHEAT_INTERNAL_SYSTEM=str(root / "system")
-        )
-        tempfile.tempdir = None
+        settle_in(root, os.environ)
         Cleaner(store=Store(root / "store")).clean()
 
     return clearly(work)

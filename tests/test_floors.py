@@ -39,6 +39,7 @@ FLOORS = {
     "preheat.progress": 4,
     "preheat.api": 4,
     "preheat.building": 4,
+    "preheat.decided": 4,
     "preheat.deciding": 4,
     "preheat.standing_in": 4,
     "preheat.library_bounds": 4,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,10 @@ from preheat.edges.claims import Claims
 from preheat.edges.cleaning import Cleaner
 from preheat.edges.collecting import available, collect, drop_void_mark, stale
 from preheat.edges.leases import EVERYTHING, Leases, locks_work
-from preheat.edges.store import FACTS, Store
+from preheat.edges.shelf import FACTS
+from preheat.edges.store import Store
 from preheat.words.layer import LayerFacts
+from tests.support.starts import settle_in
 
 HOUR = 3600.0
 # Named as leases are; of another machine.
@@ -30,6 +33,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from preheat.edges.leases import Leases
+from tests.support.starts import settle_in
 with Leases(Path(sys.argv[1])).held(sys.argv[3:], lasts=float(sys.argv[2])) as own:
     print(own.name, flush=True)
     time.sleep(120)
@@ -404,7 +408,14 @@ def test_two_collectors_do_not_get_into_each_others_way(store: Store) -> None:
         assert list(collect(store.ready, two, ["b"])) == ["b"]
 
 
-def test_cleaning_without_a_need_leaves_what_a_start_would_use(store: Store) -> None:
+def test_cleaning_without_a_need_leaves_what_a_start_would_use(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is put back afterwards; the rest of the environment stays as it is.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    (tmp_path / "user" / "tmp").mkdir(parents=True)
+    settle_in(tmp_path / "user", os.environ)
     for digest in ("pointed", "lone"):
         publish(store, digest)
     point_at(store, "pointed")

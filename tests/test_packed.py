@@ -16,7 +16,8 @@ import pytest
 
 from preheat.decisions.packing import Site, hydrating_is_faster
 from preheat.edges.opening import open_store
-from preheat.edges.store import FACTS, Store
+from preheat.edges.shelf import FACTS
+from preheat.edges.store import Store
 from preheat.words.manifest import Manifest
 from preheat.words.platform import Volume
 from preheat.words.settings import resolve_settings

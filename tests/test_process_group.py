@@ -23,7 +23,7 @@ COMPILE = """
 import sys
 from pathlib import Path
 from preheat.edges.probe import ask_interpreter
-from preheat.edges.staging import compile_bytecode
+from preheat.edges.staged import compile_bytecode
 place = Path(sys.argv[1])
 compile_bytecode(place, place, ask_interpreter(sys.executable))
 """

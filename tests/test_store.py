@@ -18,7 +18,8 @@ import pytest
 
 from preheat.edges import disk
 from preheat.edges.disk import rename_new, write_atomically
-from preheat.edges.store import FACTS, Store
+from preheat.edges.shelf import FACTS
+from preheat.edges.store import Store
 from preheat.words.errors import StoreError
 from preheat.words.layer import LayerFacts
 from preheat.words.plan import Verdict

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.account import READY
-from preheat.deciding import Decided, Decision, Workplace
+from preheat.decided import Decided
+from preheat.deciding import Decision, Workplace
 from preheat.decisions.baking import choose, filling, image_first
 from preheat.decisions.plan import by_importance
 from preheat.edges.deletion import erase

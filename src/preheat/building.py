@@ -21,7 +21,8 @@ from preheat.edges.build import Built, Job
 from preheat.edges.device_code import device_code_of_wheel
 from preheat.edges.engine import Engine
 from preheat.edges.probe import read_volumes
-from preheat.edges.store import Staging, Store
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.edges.wheelhouse import Kept, sha256_of
 from preheat.edges.workshop import read_workshop
 from preheat.pace import Pace

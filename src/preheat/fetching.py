@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from preheat.deciding import Decided
-from preheat.edges import staging as staged
+from preheat.decided import Decided
+from preheat.edges import staged
 from preheat.edges.collecting import available
 from preheat.edges.disk import sync_filesystem
-from preheat.edges.store import Staging, Store
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.edges.watch import Gauge, watch
 from preheat.pace import Pace
 from preheat.words.errors import InstallError

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.account import Outcome
-from preheat.deciding import Decided
+from preheat.decided import Decided
 from preheat.decisions.building import lacking, target_of
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress
-from preheat.edges import staging as staged
+from preheat.edges import staged
 from preheat.edges.collecting import available
 from preheat.edges.deletion import erase
 from preheat.edges.device_code import device_code
 from preheat.edges.disk import failed, refusal
 from preheat.edges.proof import Stack
-from preheat.edges.store import Staging, Store
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.edges.wheels import Reader
 from preheat.fetching import Ahead, Arrived, Fetcher
 from preheat.pace import Pace

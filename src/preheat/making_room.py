@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preheat.account import Outcome
-from preheat.deciding import Decided
+from preheat.decided import Decided
 from preheat.decisions.plan import Progress, load_of
 from preheat.edges.cleaning import Cleaner, Shortage
 from preheat.edges.probe import read_volumes
-from preheat.edges.store import Staging, Store
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.pace import Pace
 from preheat.words.manifest import Package
 from preheat.words.order import Order

@@ -12,7 +12,8 @@ from preheat.decisions.identity import digest, verdict_key
 from preheat.decisions.preload import in_any_order, missed, same_over
 from preheat.edges.brought import brought
 from preheat.edges.proof import Limits, Preloaded, Stack, prove
-from preheat.edges.store import Staging, Store
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.pace import Pace
 from preheat.words.errors import StoreError
 from preheat.words.manifest import Package

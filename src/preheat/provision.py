@@ -21,7 +21,8 @@ from preheat.account import (
     linked_libraries,
     shadowed_modules,
 )
-from preheat.deciding import Decided, Decision, Workplace
+from preheat.decided import Decided
+from preheat.deciding import Decision, Workplace
 from preheat.decisions.baking import composing_order, image_first
 from preheat.decisions.coupling import blamed
 from preheat.decisions.plan import Progress, load_of
@@ -33,7 +34,7 @@ from preheat.edges.disk import answering
 from preheat.edges.lock_file import write_lock
 from preheat.edges.opening import open_store
 from preheat.edges.pointer import Left, keep_report, leave_pointer
-from preheat.edges.store import Staging
+from preheat.edges.staging import Staging
 from preheat.fetching import Ahead, Fetcher
 from preheat.installing import Installer, skip_late, stack_of
 from preheat.making_room import RoomMaker

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from preheat.deciding import Decided, Decision, Workplace
+from preheat.decided import Decided
+from preheat.deciding import Decision, Workplace
 from preheat.decisions.baking import composing_order
 from preheat.decisions.slimming import removable
 from preheat.edges import thinning
 from preheat.edges.disk import answering
 from preheat.edges.opening import open_store
 from preheat.edges.proof import Limits, Stack, opened
-from preheat.edges.store import Staging
+from preheat.edges.staging import Staging
 from preheat.edges.thinning import Held
 from preheat.installing import stack_of
 from preheat.pace import Pace

@@ -18,7 +18,8 @@ from preheat.edges.deletion import erase
 from preheat.edges.disk import answering
 from preheat.edges.opening import open_store
 from preheat.edges.probe import ask_interpreter, read_volumes
-from preheat.edges.store import Staging, Store
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.seams import Listener
 from preheat.words.errors import PreheatError, StoreError
 from preheat.words.platform import Interpreter

@@ -26,7 +26,8 @@ from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from preheat.deciding import Decided, Decision, Workplace
+from preheat.decided import Decided
+from preheat.deciding import Decision, Workplace
 from preheat.decisions.plan import by_importance
 from preheat.edges.engine import Engine, Source
 from preheat.edges.manifest_file import read_manifest, read_settings

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,15 @@ def descendants(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
     return own + [each for child in own for each in descendants(child)]
+
+
+def settle_in(root: Path, environment: MutableMapping[str, str]) -> None:
+    """Has everything that may be cleaned lie below that directory: nothing of this machine's."""
+    moved = ("XDG_", "PIP_", "UV_", "CONDA_", "HF_", "TRITON_", "TORCHINDUCTOR_")
+    for name in [name for name in environment if name.startswith(moved)]:
+        del environment[name]
+    places = {"HOME": "home", "TMPDIR": "tmp", "PREHEAT_INTERNAL_SYSTEM": "system"}
+    for name, place in places.items():
+        environment[name] = str(root / place)
+    # Remembered since it was first asked for.
+    tempfile.tempdir = None

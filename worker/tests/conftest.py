@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.conftest import pytest_runtest_setup
+from tests.conftest import nothing_of_the_machine, pytest_runtest_setup
 
-__all__ = ["pytest_runtest_setup"]
+__all__ = ["nothing_of_the_machine", "pytest_runtest_setup"]

@@ -23,7 +23,9 @@ from preheat.edges import deletion
 from preheat.edges.collecting import Stale, collect, stale
 from preheat.edges.conda import unused_packages
 from preheat.edges.disk import answering
-from preheat.edges.store import Shelf, Staging, Store
+from preheat.edges.shelf import Shelf
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.words.cleaning import Estimate, Freed, Place, Tier
 
 STAGING = Tier(name="staging of starts that ended", loss="nothing", places=())

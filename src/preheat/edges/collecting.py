@@ -19,7 +19,9 @@ from preheat.edges.deletion import erase
 from preheat.edges.disk import clock, write_atomically
 from preheat.edges.leases import EVERYTHING, Leases
 from preheat.edges.probe import read_volumes
-from preheat.edges.store import Shelf, Staging, Store
+from preheat.edges.shelf import Shelf
+from preheat.edges.staging import Staging
+from preheat.edges.store import Store
 from preheat.words.errors import StoreError
 
 # Between a layer's publication and the lease of whoever uses it lie seconds.

@@ -10,7 +10,8 @@ from itertools import chain
 from preheat import following
 from preheat.edges import inventory
 from preheat.edges.pack import read_index
-from preheat.edges.store import FACTS, Store
+from preheat.edges.shelf import FACTS
+from preheat.edges.store import Store
 from preheat.words.errors import PackError, StoreError
 from preheat.words.examination import LayerFiles
 from preheat.words.layer import LayerFacts

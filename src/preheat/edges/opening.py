@@ -11,7 +11,8 @@ from pathlib import Path
 from preheat.decisions.identity import digest
 from preheat.decisions.packing import Site, hydrating_is_faster
 from preheat.edges.probe import read_volumes
-from preheat.edges.store import PACKS, Store
+from preheat.edges.shelf import PACKS
+from preheat.edges.store import Store
 from preheat.words.errors import ManifestError
 from preheat.words.settings import Settings
 

@@ -31,11 +31,10 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from preheat import lease
-from preheat.edges.claims import Claims
 from preheat.edges.deletion import erase
 from preheat.edges.disk import (
     drop_abandoned,
@@ -48,18 +47,13 @@ from preheat.edges.disk import (
 )
 from preheat.edges.leases import EVERYTHING, Leases
 from preheat.edges.pack import read_index, unpack, write_pack
+from preheat.edges.shelf import FACTS, PACKS, Shelf
+from preheat.edges.staging import Staging
 from preheat.edges.wheelhouse import Wheelhouse
-from preheat.lease import Lease
 from preheat.words.errors import PackError, StoreError
 from preheat.words.layer import LayerFacts
 from preheat.words.pack import PackIndex
 from preheat.words.plan import Verdict
-
-FACTS = ".preheat.json"
-"""What a layer says of itself; no import finds that name."""
-
-PACKS = "packs"
-"""In a store that has it, layers are packed."""
 
 BAKED = frozenset({"layers", "verdicts", "locks", "contents"})
 """What an image holds of a store."""
@@ -67,112 +61,7 @@ BAKED = frozenset({"layers", "verdicts", "locks", "contents"})
 _LOCAL = ("layers", "staging", "bootstraps")
 _SHARED = ("leases", "claims", "verdicts", "locks", "contents", "platforms", "starts", "built")
 _DIRECTORIES = (*_SHARED, *_LOCAL)
-_SUFFIX = ".tar.zst"
 _HISTORY_KEPT = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Staging:
-    """What belongs to one start, and to nobody else.
-
-    Attributes:
-        root: the store's.
-        local: where its layers are made: the same, unless they are packed.
-        lease: while it is renewed, nobody takes the place for a dead one's.
-    """
-
-    root: Path
-    local: Path
-    lease: Lease
-    leases: Leases
-
-    @property
-    def place(self) -> Path:
-        """A directory on the filesystem of the layers."""
-        return self.local / "staging" / self.lease.name
-
-    @property
-    def cache(self) -> Path:
-        """The engine's cache; archives in it are hardlinked into layers."""
-        return self.place / "cache"
-
-    @property
-    def claims(self) -> Claims:
-        """What this start is making, so that others wait for it."""
-        return Claims(directory=self.root / "claims", leases=self.leases, own=self.lease)
-
-    @contextlib.contextmanager
-    def directory(self, name: str) -> Iterator[Path]:
-        """A new directory in it; gone at the end.
-
-        Raises:
-            StoreError: it cannot be made.
-        """
-        made = self.place / name
-        try:
-            made.mkdir()
-        except OSError as error:
-            raise unwritable(self.local, error) from error
-        try:
-            yield made
-        finally:
-            erase(made)
-
-    def give_back_archives(self) -> None:
-        """Removes what the engine unpacked: a layer holds its files now, or nobody needs them."""
-        for bucket in (*self.cache.glob("archive-v*"), *self.cache.glob("wheels-v*")):
-            erase(bucket)
-
-    def adopt_cache(self, dead: Path) -> bool:
-        """Takes over what a start that was killed had fetched; False where there is nothing.
-
-        Of many that try, a rename has one winner.
-        """
-        theirs = dead / "cache"
-        try:
-            if self.cache.exists() or theirs.is_symlink() or not any(theirs.iterdir()):
-                return False
-            theirs.rename(self.cache)
-        except OSError:
-            return False
-        return True
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shelf:
-    """Where a store keeps layers in one form.
-
-    Attributes:
-        base: what holds the mark of a collector that is about to take some away.
-        packed: they are files, and no directories.
-    """
-
-    base: Path
-    packed: bool
-
-    @property
-    def directory(self) -> Path:
-        """Where they are."""
-        return self.base / (PACKS if self.packed else "layers")
-
-    def place(self, digest: str) -> Path:
-        """Where the layer of that digest is, or would be."""
-        return self.directory / (f"{digest}{_SUFFIX}" if self.packed else digest)
-
-    def digests(self) -> frozenset[str]:
-        """Those that are there; a directory that lost its facts counts as absent."""
-        try:
-            names = os.listdir(self.directory)
-        except OSError:
-            return frozenset()
-        if self.packed:
-            ends = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-            return frozenset(name for name in ends if not name.startswith("."))
-        return frozenset(name for name in names if self.witness(name).is_file())
-
-    def witness(self, digest: str) -> Path:
-        """The file that is there as long as the layer is whole."""
-        return self.place(digest) if self.packed else self.place(digest) / FACTS
 
 
 class Store:
