@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -142,14 +143,26 @@ def test_a_package_that_fails_after_torch_alone_is_proved_before_it_too(
     assert len(imports_of_torch(tmp_path, index, image, "alpha", "shy")) == 2
 
 
-def test_torch_is_not_imported_ahead_where_nothing_is_made(
+def test_a_start_that_makes_nothing_ends_what_it_had_begun_to_import(
     tmp_path: Path, index: Index, image: Platform
 ) -> None:
     imports_of_torch(tmp_path, index, image, "alpha", "heir")
     worker = Worker(place=tmp_path, platform=image, index=index)
-    again = worker.warm("--cold", TORCH_IMPORTS=str(tmp_path / "again"))
+    again = worker.warm("--cold")
     assert {row["status"] for row in again.report["packages"]} == {"reused"}
-    assert not list((tmp_path / "store" / "staging").iterdir())
+    staging = tmp_path / "store" / "staging"
+    assert not list(staging.iterdir())
+    # Whatever it begins works in staging.
+    places = map(place_of, Path("/proc").glob("[0-9]*/cwd"))
+    assert not [place for place in places if place.startswith(str(staging))]
+
+
+def place_of(link: Path) -> str:
+    """Where that process works; nowhere, once it has ended."""
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
 
 
 # -- the parts -------------------------------------------------------------------------------
