@@ -208,11 +208,26 @@ def make_platform() -> Path:
     return ground.make_venv(ground.BUILD / "cold" / "platform", *PLATFORM).parents[1]
 
 
-def race(contestants: Sequence[Contestant], wanted: Wanted, wheels: Path) -> None:
-    """Start all of them in turn, as often as each says, from an index of those wheels."""
+def race(
+    contestants: Sequence[Contestant],
+    wanted: Wanted,
+    wheels: Path,
+    bandwidth: float | None = None,
+) -> None:
+    """Start all of them in turn, as often as each says, from an index of those wheels.
+
+    Args:
+        contestants: who starts; the seconds are written into them.
+        wanted: what they import.
+        wheels: what the index serves.
+        bandwidth: bytes a second that the index has for all connections; None for no limit.
+    """
     ground.image_preheat()
     platform = make_platform()
-    with Index(wheels) as index, ground.thrown_away(ground.BUILD / "cold" / "containers") as places:
+    with (
+        Index(wheels, bandwidth=bandwidth) as index,
+        ground.thrown_away(ground.BUILD / "cold" / "containers") as places,
+    ):
         for number in range(max(each.rounds for each in contestants)):
             turn = number % len(contestants)
             for each in (*contestants[turn:], *contestants[:turn]):

@@ -3,13 +3,15 @@
 As `cold`, with transformers, google-cloud-speech, whisperx and f5-tts. Installers without bounds
 replace the platform's torch and install 8 GB; preheat's manifest leaves out what only serves
 whisperx's transcription and f5-tts's training. One start of each installer, since each takes
-minutes and up to 14 GB. Needs 45 GB of disk while it runs.
+minutes and up to 14 GB. Once from an index without a limit, as `cold` does, and once from one that
+gives 1 Gbit/s. Needs 45 GB of disk while it runs.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench import cold, ground
@@ -18,24 +20,30 @@ from bench.scales import unconstrained_pins
 
 ROUNDS = 2
 SLOW_ROUNDS = 1
+LINES: Mapping[str, float | None] = {"cold-four": None, "cold-four-1-gbit": 125e6}
+"""Names of figures, and the bytes a second that the index has for all connections."""
 BUILD_TOOLS = ("setuptools", "wheel")
 """What source distributions of the four ask for when they are built."""
 
 
 def measure() -> None:
-    """Run the starts, print the table and keep the figures."""
+    """Run the starts, print the tables and keep the figures."""
     home = ground.BUILD / "cold-four"
     python = cold.make_platform() / "bin" / "python"
     tools = ground.make_venv(home / "tools", "pip").parent
     wheels = fetch(tools, home / "wheels", python)
-    contestants = [
-        cold.Contestant(name="preheat run", start=cold.start_preheat, rounds=ROUNDS),
-        cold.Contestant(name="uv pip install", start=cold.start_uv, rounds=SLOW_ROUNDS),
-        cold.Contestant(name="pip install", start=cold.start_pip, rounds=SLOW_ROUNDS),
-    ]
-    cold.race(contestants, cold.Wanted(imports=REQUIREMENTS, excludes=EXCLUDES), wheels)
-    cold.show(contestants, REQUIREMENTS)
-    cold.keep("cold-four", contestants, REQUIREMENTS)
+    wanted = cold.Wanted(imports=REQUIREMENTS, excludes=EXCLUDES)
+    for name, bandwidth in LINES.items():
+        contestants = [
+            cold.Contestant(name="preheat run", start=cold.start_preheat, rounds=ROUNDS),
+            cold.Contestant(name="uv pip install", start=cold.start_uv, rounds=SLOW_ROUNDS),
+            cold.Contestant(name="pip install", start=cold.start_pip, rounds=SLOW_ROUNDS),
+        ]
+        cold.race(contestants, wanted, wheels, bandwidth)
+        if bandwidth:
+            print(f"\nfrom an index that gives {bandwidth * 8 / 1e9:g} Gbit/s:")
+        cold.show(contestants, REQUIREMENTS)
+        cold.keep(name, contestants, REQUIREMENTS)
 
 
 def fetch(tools: Path, wheels: Path, python: Path) -> Path:

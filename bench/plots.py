@@ -203,6 +203,7 @@ def _short(value: float) -> str:
 _TITLES = {
     "cold": "Cold start, until imported: {packages}",
     "cold-four": "Cold start, until imported: {packages}",
+    "cold-four-1-gbit": "Cold start at 1 Gbit/s, until imported: {packages}",
     "plan": "A plan, whole process: {packages}",
     "second": "A second worker: {packages}",
 }
@@ -210,6 +211,7 @@ PLOTS: Mapping[str, Callable[[str, Mapping[str, Any]], None]] = {
     "warm": draw_warm,
     "cold": draw_seconds,
     "cold-four": draw_seconds,
+    "cold-four-1-gbit": draw_seconds,
     "second": draw_second,
     "plan": draw_seconds,
     "slim": draw_slim,

@@ -46,6 +46,8 @@ FLOORS = {
     "preheat.resolution": 4,
     "preheat.locks": 4,
     "preheat.proving": 4,
+    "preheat.side_by_side": 4,
+    "preheat.stacking": 4,
     "preheat.installing": 4,
     "preheat.fetching": 4,
     "preheat.slimming": 4,

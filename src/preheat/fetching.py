@@ -185,6 +185,22 @@ class Ahead:
         del self._fetches[step.layer]
         return fetch.result()
 
+    def wait_for(self, step: Step) -> None:
+        """Until it lies there, where it is on its way."""
+        if step.layer in self._fetches:
+            wait([self._fetches[step.layer][0]])
+
+    def is_coming(self, step: Step) -> bool:
+        """Whether it is still on its way."""
+        return step.layer in self._fetches and not self._fetches[step.layer][0].done()
+
+    def arrived(self, step: Step) -> Fetched | None:
+        """What lies there by now for that step; it stays there. None if it has failed, too."""
+        fetch, _ = self._fetches.get(step.layer, (None, None))
+        if fetch is None or not fetch.done() or fetch.cancelled() or fetch.exception():
+            return None
+        return fetch.result()
+
     def sync(self, place: Path) -> None:
         """Begins to bring to the disk what lies there."""
         if self._aside is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preheat.account import Outcome
@@ -18,12 +18,12 @@ from preheat.edges.collecting import available
 from preheat.edges.deletion import erase
 from preheat.edges.device_code import device_code
 from preheat.edges.disk import failed, refusal
-from preheat.edges.proof import Stack
 from preheat.edges.staging import Staging
 from preheat.edges.store import Store
 from preheat.edges.wheels import Reader
 from preheat.fetching import Ahead, Arrived, Fetcher
 from preheat.pace import Pace
+from preheat.stacking import loads, stack_of, with_staged
 from preheat.words.errors import InstallError, PackError, StoreError
 from preheat.words.layer import LayerFacts
 from preheat.words.plan import Action, Step
@@ -40,6 +40,7 @@ class Installer:
         fetcher: how they come into staging.
         staging: this start's own.
         ahead: what was fetched before its turn.
+        proofs: those that were made before their turn, by the keys of their verdicts.
         last: whether nothing is to be made after this one.
         only: whether nothing works beside it either.
     """
@@ -47,6 +48,7 @@ class Installer:
     fetcher: Fetcher
     staging: Staging
     ahead: Ahead
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
     last: bool = False
     only: bool = False
 
@@ -108,7 +110,8 @@ class Installer:
                 self._bring(outcome)
                 self._reuse(outcome, names, key)
                 self._pack(outcome)
-            elif not skip_late(self.pace, outcome):
+            elif key in self.proofs or not skip_late(self.pace, outcome):
+                # What was proved in time is not late for having waited for others.
                 self._make(outcome, progress, names, key)
         except (InstallError, StoreError, OSError) as error:
             # A damaged pack is gone by now: planned again, it is a layer like one that never was.
@@ -126,8 +129,9 @@ class Installer:
             if self.last:
                 self.ahead.give_back()
             with fetched.held:
-                proof = self._finish(outcome, progress, fetched.place, fetched.arrived)
-                self._judge(outcome, proof, key)
+                place = fetched.place
+                proof = self.proofs.get(key) or self._prove(outcome, progress, place)
+                self._judge(outcome, self._finish(outcome, proof, place, fetched.arrived), key)
             return
         with self._claimed(outcome.step.layer, outcome.step) as claimed:
             if not claimed and skip_late(self.pace, outcome):
@@ -192,9 +196,9 @@ class Installer:
             return
         with self.pace.part("prove", outcome.step.package.name, {}):
             stack = stack_of(self.store, self.decided, layers)
-            loads = _loads(outcome.step, self.store.layer(outcome.step.layer))
+            needed = loads(outcome.step, self.store.layer(outcome.step.layer))
             proof = prover.run(
-                [outcome.step.package], replace(stack, loads=loads), self.decided.platform
+                [outcome.step.package], replace(stack, loads=needed), self.decided.platform
             )[0]
         self._judge(outcome, proof, key)
 
@@ -245,22 +249,42 @@ class Installer:
         with self.staging.directory(f"layer-{step.layer[:16]}") as target:
             with self.pace.part("install", step.package.name, outcome.seconds):
                 arrived = self.fetcher.fetch(step, target)
-            return self._finish(outcome, progress, target, arrived)
+            proof = self._prove(outcome, progress, target)
+            return self._finish(outcome, proof, target, arrived)
 
-    def _finish(
-        self, outcome: Outcome, progress: Progress, target: Path, arrived: Arrived
-    ) -> Proof:
-        """From a checked layer in staging to a published one: compiled, proved."""
-        step = outcome.step
-        name = step.package.name
-        outcome.fetched += arrived.fetched
+    def prepare(self, step: Step, place: Path, seconds: dict[str, float]) -> None:
+        """Makes a checked layer in staging what can be proved.
+
+        Args:
+            step: what it is for.
+            place: where it lies.
+            seconds: how long that takes is added to them.
+
+        Raises:
+            InstallError: it is for other GPUs, or the disk is full.
+        """
         if step.bytecode == "all":
-            with self.pace.part("compile", name, outcome.seconds):
+            with self.pace.part("compile", step.package.name, seconds):
                 final = self.store.layer(step.layer)
-                staged.compile_bytecode(target, final, self.decided.platform.interpreter)
-        self._refuse_other_gpus(step, target)
-        hooked = staged.is_hooked(target)
-        proof = self._prove_staged(step, target, progress, hooked=hooked)
+                staged.compile_bytecode(place, final, self.decided.platform.interpreter)
+        self._refuse_other_gpus(step, place)
+
+    def _prove(self, outcome: Outcome, progress: Progress, target: Path) -> Proof:
+        """Alone, over what was made before."""
+        step = outcome.step
+        self.prepare(step, target, outcome.seconds)
+        beneath = stack_of(self.store, self.decided, progress.layers)
+        stack = with_staged(beneath, step, target, self.store)
+        prover, platform = self.decided.prover, self.decided.platform
+        with self.pace.part("prove", step.package.name, {}):
+            if self.only:
+                return prover.only(step.package, stack, step.layer, platform)
+            return prover.run([step.package], stack, platform)[0]
+
+    def _finish(self, outcome: Outcome, proof: Proof, target: Path, arrived: Arrived) -> Proof:
+        """Publishes what was proved."""
+        step = outcome.step
+        outcome.fetched += arrived.fetched
         if not proof.ok:
             # The staged path is gone when somebody reads this.
             here = f"{target}/"
@@ -281,12 +305,12 @@ class Installer:
         outcome.actual = measured.disk
         facts = LayerFacts(
             digest=step.layer,
-            package=name,
+            package=step.package.name,
             distributions=tuple((d.name, d.version) for d in step.distributions),
             payload=measured.payload,
             disk=measured.disk,
             files=measured.files,
-            hooked=hooked,
+            hooked=staged.is_hooked(target),
             scripts=arrived.scripts,
             links=tuple((e.path, e.target) for e in step.links if (target / e.path).is_symlink()),
         )
@@ -335,41 +359,6 @@ class Installer:
         image = self.store.image
         in_image = image is not None and image.witness(digest).is_file()
         return in_image or self.store.packs.place(digest).exists()
-
-    def _prove_staged(self, step: Step, target: Path, progress: Progress, *, hooked: bool) -> Proof:
-        stack = stack_of(self.store, self.decided, progress.layers)
-        stack = replace(
-            stack,
-            layers=(*stack.layers, str(target)),
-            hooked=(*stack.hooked, *([str(target)] if hooked else [])),
-            loads=_loads(step, target),
-            kept=(str(target), str(self.store.layer(step.layer)))
-            if step.bytecode == "imported"
-            else None,
-        )
-        prover, platform = self.decided.prover, self.decided.platform
-        with self.pace.part("prove", step.package.name, {}):
-            if self.only:
-                return prover.only(step.package, stack, step.layer, platform)
-            return prover.run([step.package], stack, platform)[0]
-
-
-def _loads(step: Step, layer: Path) -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """What must load for that step: the links in its layer, each with the library itself.
-
-    In place of a copy, a link loads as the copy did, or did not.
-    """
-    links = (link for link in step.links if not link.sha256)
-    return {step.package.name: tuple((str(layer / e.path), e.target) for e in links)}
-
-
-def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:
-    """Published layers as they lie on a path."""
-    return Stack(
-        interpreter=decided.platform.interpreter,
-        layers=tuple(str(store.layer(name)) for name in layers),
-        hooked=tuple(str(store.layer(name)) for name in layers if store.facts(name).hooked),
-    )
 
 
 def skip_late(pace: Pace, outcome: Outcome) -> bool:

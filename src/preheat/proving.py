@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Verdict
 from preheat.words.platform import Platform
-from preheat.words.proof import Libraries, Proof
+from preheat.words.proof import Libraries, Looked, Proof
 
 
 class TorchAhead:
@@ -33,25 +34,35 @@ class TorchAhead:
 
     def __init__(self, order: Order, staging: Staging) -> None:
         self._limits = Limits(seconds=order.settings.import_timeout, place=staging.place)
+        self._begun = False
         self._process: Preloaded | None = None
-        self._taken = False
+        self._looked: Looked | None = None
 
     def begin(self, platform: Platform) -> None:
         """Begins to import it, where the platform has one; once in its life."""
-        if platform.torch and self._process is None:
+        if platform.torch and not self._begun:
+            self._begun = True
             executable = platform.interpreter.executable
             self._process = Preloaded(executable, ["torch"], self._limits)
 
+    def looked(self) -> Looked | None:
+        """What torch looked for, once it is imported; None where nothing can go on from there."""
+        if self._process is not None and self._looked is None:
+            self._looked = self._process.looked()
+            if self._looked is None:
+                self.close()
+        return self._looked
+
     def take(self) -> Preloaded | None:
-        """The process, for one proof."""
-        process, self._taken = None if self._taken else self._process, True
+        """The process, for one proof; whoever takes it closes it."""
+        process, self._process, self._looked = self._process, None, None
         return process
 
     def close(self) -> None:
-        """Ends it, whether anybody has made use of it or not."""
-        self._taken = True
-        if self._process is not None:
-            self._process.close()
+        """Ends it, where nobody has taken it."""
+        process = self.take()
+        if process is not None:
+            process.close()
 
 
 class Prover:
@@ -78,6 +89,7 @@ class Prover:
         self._begin = time.time()
         self._anew = order.retry
         self._libraries: dict[str, Libraries] = {}
+        self._stand: set[str] = set()
         self.verdicts: Mapping[str, Verdict] = (
             {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
         )
@@ -109,10 +121,24 @@ class Prover:
         return proofs
 
     def run(
-        self, packages: Sequence[Package], stack: Stack, platform: Platform
+        self,
+        packages: Sequence[Package],
+        stack: Stack,
+        platform: Platform,
+        stop: threading.Event | None = None,
     ) -> tuple[Proof, ...]:
-        """First without a GPU in sight; then, where there is one and a check asks, with it."""
-        limits = self._limits(packages)
+        """First without a GPU in sight; then, where there is one and a check asks, with it.
+
+        Args:
+            packages: to prove, one after the other in one interpreter.
+            stack: what lies on its path.
+            platform: what lies beneath.
+            stop: set when nobody waits for the proof any more.
+
+        Raises:
+            InstallError: nobody waits for it any more.
+        """
+        limits = replace(self._limits(packages), stop=stop)
         proofs = {p.package: p for p in prove(packages, stack, limits)}
         again = [p for p in packages if p.check_gpu and proofs[p.name].ok]
         if again and platform.accelerator.gpus:
@@ -139,7 +165,7 @@ class Prover:
         digests = [layer.rpartition("/")[2] for layer in stack.layers]
         key = _key_together(digests, packages, platform)
         known = self.verdicts.get(key) or self.of_another(key)
-        if known is not None and known.ok:
+        if key in self._stand or (known is not None and known.ok):
             return {}
         guards = [_torch_guard(stack)] if platform.torch else []
         with self._pace.stage("prove together"):
@@ -154,35 +180,76 @@ class Prover:
                     blamed = packages[-1].name
                     bad[blamed] = replace(broken, package=blamed)
         if not bad:
-            self.remember(key, Proof(package="*", ok=True))
+            self._stands(key)
         return bad
+
+    def over_staged(
+        self,
+        packages: Sequence[Package],
+        staged: Stack,
+        layers: Sequence[str],
+        stop: threading.Event,
+        platform: Platform,
+    ) -> None:
+        """The same over layers that are not published yet; `together` need not repeat it then.
+
+        Args:
+            packages: to prove.
+            staged: their layers, as they lie on the path by now.
+            layers: digests of the same.
+            stop: set when nobody waits for the proof any more.
+            platform: what lies beneath.
+
+        Raises:
+            InstallError: nobody waits for it any more.
+        """
+        guards = [_torch_guard(staged)] if platform.torch else []
+        with self._pace.stage("prove together"):
+            proofs = self.run([*packages, *guards], staged, platform, stop)
+        if all(proof.ok for proof in proofs):
+            self._stands(_key_together(layers, packages, platform))
+
+    def _stands(self, key: str) -> None:
+        self._stand.add(key)
+        self.remember(key, Proof(package="*", ok=True))
 
     def forget_ahead(self) -> None:
         """Ends what is imported ahead, where nothing is made that it could be proved with."""
         if self.ahead is not None:
             self.ahead.close()
 
+    def torch_serves(self, packages: Sequence[Package], stack: Stack, platform: Platform) -> bool:
+        """Whether the process that has imported torch already may serve the proof of all together.
+
+        Not where that may be something else than importing torch over the layers.
+        """
+        looked = self.ahead.looked() if self.ahead else None
+        on_gpus = platform.accelerator.gpus and any(package.check_gpu for package in packages)
+        if looked is None or on_gpus:
+            return False
+        return same_over(looked, brought(stack.layers, hooked=bool(stack.hooked)))
+
     def _after_torch(
         self, packages: Sequence[Package], stack: Stack, platform: Platform
     ) -> tuple[Proof, ...]:
         """The same in the process that has imported the platform's torch already.
 
-        Empty where that may be something else than importing torch over the layers, or where
-        anything fails: a fresh interpreter tells then.
+        Empty where it does not serve, or where anything fails: a fresh interpreter tells then.
         """
-        torch = self.ahead.take() if self.ahead else None
+        ahead = self.ahead
+        looked = ahead.looked() if ahead and self.torch_serves(packages, stack, platform) else None
         alone = [self._libraries.get(package.name) for package in packages[:-1]]
         known = [libraries for libraries in alone if libraries is not None]
-        on_gpus = platform.accelerator.gpus and any(package.check_gpu for package in packages)
-        if torch is None or len(known) < len(alone) or on_gpus:
+        torch = ahead.take() if ahead else None
+        if torch is None:
             return ()
-        looked = torch.looked()
-        there = brought(stack.layers, hooked=bool(stack.hooked))
-        if looked is None or not same_over(looked, there):
-            return ()
-        if not in_any_order(looked.libraries, known):
-            return ()
-        return torch.prove(packages, stack, missed(looked, there), self._limits(packages))
+        with contextlib.closing(torch):
+            if looked is None or len(known) < len(alone):
+                return ()
+            if not in_any_order(looked.libraries, known):
+                return ()
+            first = missed(looked, brought(stack.layers, hooked=bool(stack.hooked)))
+            return torch.prove(packages, stack, first, self._limits(packages))
 
     def only(self, package: Package, staged: Stack, layer: str, platform: Platform) -> Proof:
         """The proof of a package that no other works beside, with the platform's torch after it.
@@ -199,8 +266,7 @@ class Prover:
         guards = [_torch_guard(staged)] if platform.torch else []
         proof, *after = self.run([package, *guards], staged, platform)
         if proof.ok and all(each.ok for each in after):
-            key = _key_together([layer], [package], platform)
-            self.remember(key, Proof(package="*", ok=True))
+            self._stands(_key_together([layer], [package], platform))
         return proof
 
     def _imports_alone(self, guard: Package, platform: Platform) -> bool:

@@ -36,17 +36,20 @@ from preheat.edges.opening import open_store
 from preheat.edges.pointer import Left, keep_report, leave_pointer
 from preheat.edges.staging import Staging
 from preheat.fetching import Ahead, Fetcher
-from preheat.installing import Installer, skip_late, stack_of
+from preheat.installing import Installer, skip_late
 from preheat.making_room import RoomMaker
 from preheat.pace import Pace
 from preheat.proving import TorchAhead
 from preheat.seams import Listener
+from preheat.side_by_side import SideBySide
+from preheat.stacking import stack_of
 from preheat.words.building import Work
 from preheat.words.errors import LockError, StoreError
 from preheat.words.lock import Lock
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Action, Plan
+from preheat.words.proof import Proof
 from preheat.words.report import Report
 
 # Cleaning and planning anew ends after that many shortages in one start.
@@ -60,6 +63,7 @@ class _Course:
     """Where a start stands while it goes from package to package.
 
     Attributes:
+        proofs: those that were made before their turn, by the keys of their verdicts.
         tries_left: how often what does not fit may still be planned anew.
     """
 
@@ -68,6 +72,7 @@ class _Course:
     ahead: Ahead
     progress: Progress = field(default_factory=Progress)
     outcomes: list[Outcome] = field(default_factory=list)
+    proofs: dict[str, Proof] = field(default_factory=dict)
     tries_left: int = _TRIES_FOR_SPACE
 
 
@@ -214,6 +219,7 @@ class Provision:
                 installs = (step for step in plan.steps if step.action is Action.INSTALL)
                 ahead.begin(step for step in installs if not decided.unbuilt(step))
             for index, package in enumerate(self._packages):
+                self._prove_arrived(course, self._packages[index:])
                 outcome = self._make_ready(course, package, self._packages[index + 1 :])
                 if outcome.status in ("installed", "reused"):
                     course.progress.accept(outcome.step)
@@ -224,6 +230,12 @@ class Provision:
                 self._tell(outcome)
             active = self._prove_together(course.decided, course.outcomes, course.progress)
         return course.decided, course.outcomes, active
+
+    def _prove_arrived(self, course: _Course, packages: tuple[Package, ...]) -> None:
+        """Proves the next one before its turn, where others have arrived as well."""
+        course.proofs |= SideBySide(
+            installer=self._installer(course), outcomes=course.outcomes, progress=course.progress
+        ).prove(packages)
 
     def _make_ready(self, course: _Course, package: Package, later: tuple[Package, ...]) -> Outcome:
         """One package's turn: planned anew where a pack is damaged, or a disk was full.
@@ -318,7 +330,9 @@ class Provision:
 
     def _installer(self, course: _Course) -> Installer:
         fetcher = self._fetcher(course.decided)
-        return Installer(fetcher=fetcher, staging=course.staging, ahead=course.ahead)
+        return Installer(
+            fetcher=fetcher, staging=course.staging, ahead=course.ahead, proofs=course.proofs
+        )
 
     def _announce(self, decided: Decided) -> Plan:
         plan = decided.planner.plan(self._packages)

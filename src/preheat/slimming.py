@@ -15,9 +15,9 @@ from preheat.edges.opening import open_store
 from preheat.edges.proof import Limits, Stack, opened
 from preheat.edges.staging import Staging
 from preheat.edges.thinning import Held
-from preheat.installing import stack_of
 from preheat.pace import Pace
 from preheat.seams import Listener
+from preheat.stacking import stack_of
 from preheat.words.errors import InstallError
 from preheat.words.manifest import Package
 from preheat.words.order import Order

@@ -12,6 +12,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class Index:
     `ranges`, `core_metadata` (the `.metadata` files) and `json` may be switched at any time.
     Fault patterns are `fnmatch` patterns over the whole path, unquoted: `/simple/NAME/`,
     `/files/FILENAME` and `/files/FILENAME.metadata`. Of several that match, the last set wins.
+
+    `bandwidth`, in bytes a second, is what all connections share; None for what the machine gives.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Index:
         ranges: bool = True,
         user: str | None = None,
         password: str | None = None,
+        bandwidth: float | None = None,
     ) -> None:
         self.ranges = ranges
+        self._line = _Line(bandwidth)
         self.core_metadata = True
         self.json = True
         self._directory = directory
@@ -82,7 +87,7 @@ class Index:
         for path in sorted(self._directory.iterdir()):
             if path.name.endswith((".whl", ".tar.gz")):
                 self.add(path)
-        self._server = _Server(self._answer, self._log, self._faults)
+        self._server = _Server(self._answer, self._log, self._faults, self._line)
         return self
 
     def __exit__(
@@ -402,6 +407,25 @@ class _Log:
 # -- the server ----------------------------------------------------------------------------
 
 
+class _Line:
+    """What all connections share: so many bytes a second, one chunk after the other."""
+
+    def __init__(self, bandwidth: float | None) -> None:
+        self._bandwidth = bandwidth
+        self._lock = threading.Lock()
+        self._free = 0.0
+
+    def carry(self, count: int) -> None:
+        """Wait until that many bytes have gone through."""
+        if self._bandwidth is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free = max(self._free, now) + count / self._bandwidth
+            left = self._free - now
+        time.sleep(left)
+
+
 class _Server(ThreadingHTTPServer):
     """One thread to accept, one per connection; `stop` leaves neither thread nor socket."""
 
@@ -409,11 +433,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, answer: Callable[[str, Message], _Answer], log: _Log, faults: _Faults
+        self, answer: Callable[[str, Message], _Answer], log: _Log, faults: _Faults, line: "_Line"
     ) -> None:
         self.answer = answer
         self.log = log
         self.faults = faults
+        self.line = line
         self.closing = threading.Event()
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -485,6 +510,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: `Index.requests` is the record."""
 
     def _send(self, answer: _Answer, exchange: _Exchange, fault: _Fault | None = None) -> None:
+        server = cast(_Server, self.server)
         exchange.status = int(answer.status)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
@@ -497,14 +523,15 @@ class _Handler(BaseHTTPRequestHandler):
         rate = None if fault is None else fault.rate
         length = answer.length // 2 if truncated else answer.length
         for chunk in _chunks(answer.body, length, rate):
+            server.line.carry(len(chunk))
             exchange.bytes_sent += len(chunk)  # before the client can see it and ask for the sum
             self.wfile.write(chunk)
-            if rate is not None and cast(_Server, self.server).closing.wait(len(chunk) / rate):
+            if rate is not None and server.closing.wait(len(chunk) / rate):
                 truncated = True
                 break
         if fault is not None and fault.kind == "stall":
             self.wfile.flush()
-            cast(_Server, self.server).closing.wait()
+            server.closing.wait()
         self.close_connection = self.close_connection or truncated
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +28,14 @@ class Stack:
 
     Attributes:
         hooked: those of the layers that hold ``.pth`` files.
-        kept: the layer whose modules' bytecode is kept, and where that layer will lie; or None.
+        kept: layers whose modules' bytecode is kept, each with the place where it will lie.
         loads: package name to links in its layer, each with the library that it leads to.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
-    kept: tuple[str, str] | None = None
+    kept: tuple[tuple[str, str], ...] = ()
     loads: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
@@ -44,11 +45,13 @@ class Limits:
 
     Attributes:
         place: where what packages write goes, for as long as the proof takes; TMPDIR if None.
+        stop: set when nobody waits for the proof any more.
     """
 
     seconds: float
     gpu: bool = False
     place: Path | None = None
+    stop: threading.Event | None = None
 
     def of(self, package: Package) -> float:
         """What that package may take: its own limit where it states one."""
@@ -60,12 +63,17 @@ def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Pr
 
     A package that raises costs itself; one that hangs, exits or kills the interpreter costs
     itself too: the rest is proved again without it.
+
+    Raises:
+        InstallError: nobody waits for it any more.
     """
     left = list(packages)
     proofs: dict[str, Proof] = {}
     while left:
         run = _Run(left, limits)
         run.go(stack)
+        if limits.stop is not None and limits.stop.is_set():
+            raise InstallError("nobody waits for the proof any more", passing=True)
         proofs.update(run.proofs)
         if run.fatal is None:
             break
@@ -186,12 +194,15 @@ class _Run:
         }
         process.hand(task)
         finished = False
-        while not finished and (answer := process.answer(self._deadline)) is not None:
+        while not finished and (answer := self._answer(process)) is not None:
             finished = self._hear(answer)
         late = time.monotonic() >= self._deadline
         process.end()
         if not finished:
             self.fatal = self._death(process, late=late)
+
+    def _answer(self, process: ProofProcess) -> dict[str, Any] | None:
+        return process.answer(self._deadline, self._limits.stop)
 
     def _hear(self, answer: dict[str, Any]) -> bool:
         """Takes one answer down; True for the last one."""

@@ -9,6 +9,7 @@ import os
 import selectors
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from preheat.edges import process_group, proof_child
 from preheat.edges.surroundings import for_proof
 
 _COMPLAINT_KEPT = 2000
+# So soon it is seen that nobody waits for the answer any more, in seconds.
+_LOOKS = 0.2
 
 
 class ProofProcess:
@@ -86,19 +89,20 @@ class ProofProcess:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
-    def answer(self, deadline: float) -> dict[str, Any] | None:
+    def answer(self, deadline: float, stop: threading.Event | None = None) -> dict[str, Any] | None:
         """The next answer; None when it says no more, or the deadline has passed.
 
         Args:
             deadline: by ``time.monotonic()``.
+            stop: set when nobody waits for it any more.
         """
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or (stop is not None and stop.is_set()):
                     return None
-                if selector.select(left):
+                if selector.select(left if stop is None else min(left, _LOOKS)):
                     chunk = os.read(self._answers, 65536)
                     if not chunk:
                         return None
