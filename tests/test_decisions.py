@@ -192,6 +192,14 @@ def test_what_is_excluded_is_left_out_with_all_that_only_it_needs() -> None:
     assert tree.closure(["a"], excludes=["ui"]) == ("a", "b", "c")
 
 
+def test_an_override_is_for_the_package_that_states_it_alone() -> None:
+    shared = graph(a=("b",), b=("c",), c=())
+    other = replace(shared, overrides={"c": "c; python_version < '3'"})
+    for _ in range(2):
+        assert shared.closure(["a"]) == ("a", "b", "c")
+        assert other.closure(["a"]) == ("a", "b")
+
+
 def test_an_override_replaces_every_mention() -> None:
     tree = graph(
         {"b": "b[x]; python_version < '3'", "c": "c[x]"}, a=("b", "c"), c=("d; extra=='x'",)

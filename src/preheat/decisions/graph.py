@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -25,6 +26,15 @@ _OR = re.compile(r"\bor\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Need:
+    """What a requirement says besides versions: canonical name, extras, text of its marker."""
+
+    name: str
+    extras: tuple[str, ...]
+    marker: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
     """What each known distribution declares that it needs.
 
@@ -32,13 +42,17 @@ class Graph:
         requires: canonical name to its ``Requires-Dist``, lock before platform.
         environment: the PEP 508 environment that markers are read in.
         overrides: canonical name to the requirement that replaces every mention of it.
-        held: markers that were evaluated before, under each extra; packages share dependencies.
+        held: markers that were evaluated before, under each extra; distributions share them.
+        known: what distributions need, as read before, under each extra; packages share them.
     """
 
     requires: Mapping[str, tuple[str, ...]]
     environment: Mapping[str, str]
     overrides: Mapping[str, str]
     held: dict[tuple[str, str], bool] = field(default_factory=dict, compare=False, repr=False)
+    known: dict[tuple[str, str], tuple[_Need, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def closure(self, roots: Iterable[str], excludes: Iterable[str] = ()) -> tuple[str, ...]:
         """Canonical names that the roots need, breadth first, the roots' own names included.
@@ -50,32 +64,36 @@ class Graph:
         left_out = frozenset(excludes)
         order: dict[str, None] = {}
         seen: set[tuple[str, str]] = set()
-        queue = [(root, "") for root in roots]
+        queue = deque(self._overridden(self._needs(roots, ""), ""))
         while queue:
-            text, extra = queue.pop(0)
-            need = self._applies(text, extra)
-            if need is None or need[0] in left_out:
+            need = queue.popleft()
+            if need.name in left_out:
                 continue
-            name, extras = need
-            order.setdefault(name)
-            for wanted in ("", *extras):
-                if (name, wanted) not in seen:
-                    seen.add((name, wanted))
-                    queue += [(each, wanted) for each in self.requires.get(name, ())]
+            order.setdefault(need.name)
+            for wanted in ("", *need.extras):
+                visited = need.name, wanted
+                if visited not in seen:
+                    seen.add(visited)
+                    queue += self._overridden(self._of(*visited), wanted)
         return tuple(order)
 
-    def _applies(self, text: str, extra: str) -> tuple[str, tuple[str, ...]] | None:
-        if _is_for_another(text, extra):
-            return None
-        need = _read(text)
-        if need is None or not self._holds(need.marker, extra):
-            return None
-        replacement = _read(self.overrides[need.name]) if need.name in self.overrides else None
-        if replacement is not None:
-            if not self._holds(replacement.marker, extra):
-                return None
-            need = replace(replacement, name=need.name)
-        return need.name, need.extras
+    def _of(self, name: str, extra: str) -> tuple[_Need, ...]:
+        """What a distribution declares that it needs under an extra."""
+        if (name, extra) not in self.known:
+            self.known[name, extra] = self._needs(self.requires.get(name, ()), extra)
+        return self.known[name, extra]
+
+    def _needs(self, texts: Iterable[str], extra: str) -> tuple[_Need, ...]:
+        own = (_read(text) for text in texts if not _is_for_another(text, extra))
+        return tuple(need for need in own if need and self._holds(need.marker, extra))
+
+    def _overridden(self, needs: Iterable[_Need], extra: str) -> Iterator[_Need]:
+        for need in needs:
+            replacement = _read(self.overrides[need.name]) if need.name in self.overrides else None
+            if replacement is None:
+                yield need
+            elif self._holds(replacement.marker, extra):
+                yield replace(replacement, name=need.name)
 
     def _holds(self, text: str, extra: str) -> bool:
         if not text:
@@ -89,15 +107,6 @@ class Graph:
                 holds = holds and not marker.evaluate({**self.environment, "extra": ""})
             self.held[key] = holds
         return self.held[key]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Need:
-    """What a requirement says besides versions: canonical name, extras, text of its marker."""
-
-    name: str
-    extras: tuple[str, ...]
-    marker: str
 
 
 def refuses(text: str, name: str, version: str) -> bool:

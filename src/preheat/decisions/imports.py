@@ -42,6 +42,8 @@ def territory(files: Iterable[str]) -> Territory:
     directories: set[str] = set()
     for path in files:
         parent, _, base = path.rpartition("/")
+        if parent in directories and not base.startswith("__init__."):
+            continue
         top = path.partition("/")[0]
         if not parent or top in _STRAY or top.startswith(".."):
             continue

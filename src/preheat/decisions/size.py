@@ -69,30 +69,34 @@ class Measure:
 
     def footprint(self, contents: Iterable[Contents]) -> Footprint:
         """What these archives occupy together once they lie in one directory."""
-        payload = disk = count = files = 0
+        payload = disk = files = modules = 0
         exact = True
-        directories: set[str] = set()
+        parents: set[str] = set()
+        compiled: set[str] = set()
         for each in contents:
             exact = exact and each.exact
+            files += len(each.files)
             for path, size in each.files:
                 payload += size
                 disk += self._blocks(size)
-                count += 1
-                files += 1
                 parent = path.rpartition("/")[0]
+                parents.add(parent)
                 if self.python and path.endswith(".py") and not path.startswith("bin/"):
                     disk += self._blocks(self._bytecode(size))
-                    count += 1
-                    directories.add(f"{parent}/__pycache__")
-                while parent and parent not in directories:
-                    directories.add(parent)
-                    parent = parent.rpartition("/")[0]
+                    modules += 1
+                    compiled.add(parent)
+        directories = {f"{parent}/__pycache__" for parent in compiled}
+        for place in parents:
+            parent = place
+            while parent and parent not in directories:
+                directories.add(parent)
+                parent = parent.rpartition("/")[0]
         disk += len(directories) * self.directory
         plain = sum(not each.endswith("__pycache__") for each in directories)
         return Footprint(
             payload=payload,
             disk=disk,
-            inodes=count + len(directories),
+            inodes=files + modules + len(directories),
             files=files,
             directories=plain,
             exact=exact,
