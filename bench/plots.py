@@ -98,6 +98,18 @@ def draw_second(name: str, figures: Mapping[str, Any]) -> None:
     _draw(name, title, lambda axes: bars(axes, rows, "s"), rows=len(rows))
 
 
+def draw_volume(name: str, figures: Mapping[str, Any]) -> None:
+    """Until imported, for each volume and form of the layer."""
+    forms = {"directory": "used in place", "packed": "packed, unpacked first"}
+    rows = {
+        f"{volume}: {forms[form]}": statistics.median(each["imported"])
+        for volume, ways in figures["seconds"].items()
+        for form, each in ways.items()
+    }
+    title = "A worker on a volume that another has filled, until transformers is imported"
+    _draw(name, title, lambda axes: bars(axes, rows, "s"), rows=len(rows))
+
+
 def draw_slim(name: str, figures: Mapping[str, Any]) -> None:
     """Payloads in megabytes."""
     rows = {who: each["bytes"] / 1e6 for who, each in figures["payload"].items()}
@@ -214,6 +226,7 @@ PLOTS: Mapping[str, Callable[[str, Mapping[str, Any]], None]] = {
     "cold-four-1-gbit": draw_seconds,
     "second": draw_second,
     "plan": draw_seconds,
+    "volume": draw_volume,
     "slim": draw_slim,
     "peak": draw_peak,
     "growth": draw_growth,

@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from preheat import side_by_side
+from preheat.edges import capacity
+from preheat.side_by_side import SideBySide
+from preheat.words.proof import Proof
 from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.platforms import Platform, fake_torch, make_platform
 from tests.support.wheels import Project
 from tests.support.workers import Worker, entry
 
@@ -42,7 +50,7 @@ NOTES = """
 import os
 import sys
 
-others = sorted({"one", "two", "three"} & set(sys.modules) - {__name__})
+others = sorted({"one", "two", "three", "inner"} & set(sys.modules) - {__name__})
 with open(os.path.join(os.environ["MEETING"], "imports"), "a") as file:
     file.write(f"{__name__} after {others}\\n")
 """
@@ -52,9 +60,21 @@ def project(name: str, code: str) -> Project:
     return Project(name=name, version="1", files={f"{name}.py": code})
 
 
+BINDS = """
+import socket
+import time
+
+with socket.socket() as server:
+    server.bind(("127.0.0.1", {port}))
+    server.listen()
+    time.sleep(1)
+"""
+
 PROJECTS = (
     project("left", MEETS.format(own="left", other="right")),
     project("right", MEETS.format(own="right", other="left")),
+    Project(name="holder", version="1", requires=("inner",), files={"holder.py": ""}),
+    project("inner", NOTES),
     project("broken", "raise OSError('broken')\n"),
     project("hanging", HANGS),
     project("clinging", HANGS),
@@ -114,6 +134,65 @@ def test_what_is_proved_at_the_same_time_is_warm_at_the_next_start(worker: Worke
     assert not noted.exists()
 
 
+@pytest.mark.parametrize(("compile", "kept"), [("none", 0), ("imported", 2), ("all", 3)])
+def test_what_lies_in_an_earlier_layer_is_proved_there_and_adds_nothing_to_it(
+    worker: Worker, compile: str, kept: int
+) -> None:
+    worker.write([entry("holder"), entry("inner"), entry("one")], compile=compile)
+    started = worker.warm()
+    assert started.bad == {}
+    assert started.layer("inner") == started.layer("holder")
+    noted = (worker.place / "meeting" / "imports").read_text().splitlines()
+    assert sorted(noted) == [
+        "inner after []",
+        "inner after []",
+        "one after ['inner']",
+        "one after []",
+    ]
+    assert len(list((worker.store / "layers").rglob("*.pyc"))) == kept
+
+
+def test_what_two_checks_cannot_have_at_the_same_time_they_have_one_after_the_other(
+    worker: Worker,
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        check = BINDS.format(port=free.getsockname()[1])
+    worker.write([entry("one", check=check), entry("two", check=check)])
+    assert worker.warm().bad == {}
+
+
+def test_a_package_that_hangs_beside_others_is_waited_for_once(worker: Worker) -> None:
+    worker.write([entry("one"), entry("hanging")], import_timeout="4s")
+    started = worker.warm()
+    assert started.bad == {"hanging": "import hanging did not return within 4 s"}
+    # Alone, and together with the other meanwhile.
+    assert len(list((worker.place / "meeting").glob("hanging-*"))) <= 2
+
+
+def test_a_proof_that_others_wait_for_too_long_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(side_by_side, "_PATIENCE", 0.1)
+    good = Proof(package="good", ok=True)
+
+    def endless(stop: threading.Event) -> None:
+        assert stop.wait(60)
+
+    trials = (
+        side_by_side._Trial(key="good", run=lambda stop: good),
+        side_by_side._Trial(key="endless", run=endless),
+    )
+    nobody = SideBySide(installer=None, outcomes=(), progress=None)  # type: ignore[arg-type]
+    begun: list[side_by_side._Begun] = []
+    with ThreadPoolExecutor(2) as pool:
+        nobody._go_on(iter(trials), pool, begun)
+        assert [each.future.done() for each in begun] == [True, False]
+        for each in begun:
+            each.stop()
+    assert begun[0].proof == good
+
+
 def test_a_package_that_fails_beside_others_costs_itself(worker: Worker) -> None:
     worker.write([entry("one"), entry("broken"), entry("two")])
     started = worker.warm()
@@ -136,9 +215,30 @@ def test_a_package_that_works_alone_only_is_taken_off_with_that_reason(worker: W
     assert len(started.report["paths"]) == 2
 
 
+@pytest.fixture(scope="module")
+def slow_torch(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    torch = fake_torch()
+    sleeps = {"torch/__init__.py": "import time\ntime.sleep(600)\n"}
+    slow = replace(torch, files={**torch.files, **sleeps})
+    return make_platform(tmp_path_factory.mktemp("slow") / "venv", projects=[slow])
+
+
+def test_an_interrupted_start_leaves_no_proof_running_while_it_waits_for_torch(
+    worker: Worker, slow_torch: Platform
+) -> None:
+    worker = replace(worker, platform=slow_torch)
+    worker.write([entry("one"), entry("hanging")])
+    interrupt(worker, proofs=1, how=signal.SIGTERM)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_start_leaves_no_proof_running(worker: Worker, how: signal.Signals) -> None:
     worker.write([entry("hanging"), entry("clinging")])
+    interrupt(worker, proofs=2, how=how)
+
+
+def interrupt(worker: Worker, proofs: int, how: signal.Signals) -> None:
+    """Start, and interrupt it once so many proofs hang; nothing of them is left."""
     meeting = worker.place / "meeting"
     options = (*worker.options, "--python", str(worker.platform.python))
     process = subprocess.Popen(
@@ -149,14 +249,14 @@ def test_an_interrupted_start_leaves_no_proof_running(worker: Worker, how: signa
         text=True,
     )
     limit = time.monotonic() + 60
-    while len(proofs := list(meeting.iterdir())) < 2:
+    while len(hanging := list(meeting.glob("*ing-*"))) < proofs:
         assert process.poll() is None
         assert time.monotonic() < limit
         time.sleep(0.02)
     process.send_signal(how)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    for proof in proofs:
+    for proof in hanging:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(proof.name.rpartition("-")[2]), 0)
             pytest.fail(f"{proof.name} still runs")
@@ -172,3 +272,62 @@ def test_what_is_proved_in_time_is_there_after_a_deadline_that_others_miss(worke
     assert "deadline" in started.bad["clinging"]
     # Far from the ten minutes that each of them would take.
     assert time.monotonic() - begin < 60
+
+
+# -- what a container may take -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "processors"),
+    [
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_quota_counts_as_so_many_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], processors: int | None
+) -> None:
+    limit(tmp_path, monkeypatch, files)
+    assert capacity.available_processors() == (processors or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        (
+            {
+                "memory.max": "5000000",
+                "memory.current": "4000000",
+                "memory.stat": "anon 1\ninactive_file 500000\n",
+            },
+            1_500_000,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "5000000",
+                "memory/memory.usage_in_bytes": "4000000",
+                "memory/memory.stat": "cache 1\ntotal_inactive_file 250000\n",
+            },
+            1_250_000,
+        ),
+    ],
+)
+def test_a_limit_on_memory_counts_without_what_is_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], left: int
+) -> None:
+    limit(tmp_path, monkeypatch, files)
+    assert capacity.available_memory() == left
+    limit(tmp_path / "none", monkeypatch, {"memory.max": "max"})
+    assert capacity.available_memory() > left
+
+
+def limit(place: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        file = place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.rstrip() + "\n")
+    monkeypatch.setattr(capacity, "_CGROUP", place)

@@ -40,7 +40,8 @@ class Installer:
         fetcher: how they come into staging.
         staging: this start's own.
         ahead: what was fetched before its turn.
-        proofs: those that were made before their turn, by the keys of their verdicts.
+        proofs: those that were made before their turn, by the keys of their verdicts; None for one
+            that says little and is to be made again.
         last: whether nothing is to be made after this one.
         only: whether nothing works beside it either.
     """
@@ -48,7 +49,7 @@ class Installer:
     fetcher: Fetcher
     staging: Staging
     ahead: Ahead
-    proofs: Mapping[str, Proof] = field(default_factory=dict)
+    proofs: Mapping[str, Proof | None] = field(default_factory=dict)
     last: bool = False
     only: bool = False
 
@@ -110,8 +111,8 @@ class Installer:
                 self._bring(outcome)
                 self._reuse(outcome, names, key)
                 self._pack(outcome)
-            elif key in self.proofs or not skip_late(self.pace, outcome):
-                # What was proved in time is not late for having waited for others.
+            elif self.proofs.get(key) or not skip_late(self.pace, outcome):
+                # What was proved before the deadline is not late for having waited for others.
                 self._make(outcome, progress, names, key)
         except (InstallError, StoreError, OSError) as error:
             # A damaged pack is gone by now: planned again, it is a layer like one that never was.
@@ -191,6 +192,10 @@ class Installer:
         prover = self.decided.prover
         known = prover.verdicts.get(key) or prover.of_another(key)
         if known is not None and known.ok:
+            return
+        made = self.proofs.get(key)
+        if made is not None:
+            self._judge(outcome, made, key)
             return
         if skip_late(self.pace, outcome):
             return

@@ -12,7 +12,7 @@ from preheat.decisions.coupling import explained
 from preheat.decisions.identity import digest, verdict_key
 from preheat.decisions.preload import in_any_order, missed, same_over
 from preheat.edges.brought import brought
-from preheat.edges.proof import Limits, Preloaded, Stack, prove
+from preheat.edges.proof import Limits, Preloaded, Stack, first_failure, prove
 from preheat.edges.staging import Staging
 from preheat.edges.store import Store
 from preheat.pace import Pace
@@ -90,6 +90,7 @@ class Prover:
         self._anew = order.retry
         self._libraries: dict[str, Libraries] = {}
         self._stand: set[str] = set()
+        self._hangs: dict[str, Proof] = {}
         self.verdicts: Mapping[str, Verdict] = (
             {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
         )
@@ -167,6 +168,9 @@ class Prover:
         known = self.verdicts.get(key) or self.of_another(key)
         if key in self._stand or (known is not None and known.ok):
             return {}
+        if key in self._hangs:
+            # To wait for it once is enough.
+            return {self._hangs[key].package: self._hangs[key]}
         guards = [_torch_guard(stack)] if platform.torch else []
         with self._pace.stage("prove together"):
             wanted = [*packages, *guards]
@@ -203,11 +207,19 @@ class Prover:
         Raises:
             InstallError: nobody waits for it any more.
         """
+        key = _key_together(layers, packages, platform)
         guards = [_torch_guard(staged)] if platform.torch else []
+        wanted = [*packages, *guards]
+        limits = replace(self._limits(wanted), stop=stop)
+        on_gpus = [p for p in packages if p.check_gpu] if platform.accelerator.gpus else []
         with self._pace.stage("prove together"):
-            proofs = self.run([*packages, *guards], staged, platform, stop)
-        if all(proof.ok for proof in proofs):
-            self._stands(_key_together(layers, packages, platform))
+            bad = first_failure(wanted, staged, limits)
+            if bad is None and on_gpus:
+                bad = first_failure(on_gpus, staged, replace(limits, gpu=True))
+        if bad is None:
+            self._stands(key)
+        elif bad.late and bad.package in {package.name for package in packages}:
+            self._hangs[key] = bad
 
     def _stands(self, key: str) -> None:
         self._stand.add(key)

@@ -63,7 +63,7 @@ class _Course:
     """Where a start stands while it goes from package to package.
 
     Attributes:
-        proofs: those that were made before their turn, by the keys of their verdicts.
+        proofs: those that were made before their turn, as the installer has them.
         tries_left: how often what does not fit may still be planned anew.
     """
 
@@ -72,7 +72,7 @@ class _Course:
     ahead: Ahead
     progress: Progress = field(default_factory=Progress)
     outcomes: list[Outcome] = field(default_factory=list)
-    proofs: dict[str, Proof] = field(default_factory=dict)
+    proofs: dict[str, Proof | None] = field(default_factory=dict)
     tries_left: int = _TRIES_FOR_SPACE
 
 
@@ -232,7 +232,7 @@ class Provision:
         return course.decided, course.outcomes, active
 
     def _prove_arrived(self, course: _Course, packages: tuple[Package, ...]) -> None:
-        """Proves the next one before its turn, where others have arrived as well."""
+        """Proves the next one as soon as it is there, and meanwhile others that have arrived."""
         course.proofs |= SideBySide(
             installer=self._installer(course), outcomes=course.outcomes, progress=course.progress
         ).prove(packages)

@@ -8,23 +8,21 @@ turn comes, after these proofs: they read the layers where they are staged.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import takewhile
 
 from preheat.account import Outcome
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress
-from preheat.edges.memory import available_memory
+from preheat.edges.capacity import available_memory, available_processors
 from preheat.edges.proof import Stack
-from preheat.fetching import Fetched
 from preheat.installing import Installer
 from preheat.stacking import stack_of, with_staged
-from preheat.words.errors import InstallError
+from preheat.words.errors import InstallError, StoreError
 from preheat.words.manifest import Package
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
@@ -33,6 +31,9 @@ from preheat.words.proof import Proof
 _TAKES = 2_000_000_000
 # So soon it is seen that another package has arrived, in seconds.
 _LOOKS = 0.05
+# So long what is proved waits to be published for the proofs that read it, in seconds: a start that
+# is killed in a later one should not have worked for nothing.
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +41,34 @@ class _Trial:
     """A proof that can begin.
 
     Attributes:
-        key: of the verdict; empty for that of all together.
+        key: of the package's verdict; None for that of all together.
         run: makes it, until the event says that nobody waits for it any more.
         stop: that event.
     """
 
-    key: str
+    key: str | None
     run: Callable[[threading.Event], Proof | None]
     stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Begun:
+    """A proof that goes on, or has ended."""
+
+    trial: _Trial
+    future: Future[Proof | None]
+
+    @property
+    def proof(self) -> Proof | None:
+        """What came of it; None while it lasts, or where it was not brought to its end."""
+        future = self.future
+        ended = future.done() and not future.cancelled() and future.exception() is None
+        return future.result() if ended else None
+
+    def stop(self) -> None:
+        """Nobody waits for it any more."""
+        self.trial.stop.set()
+        self.future.cancel()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,54 +85,66 @@ class SideBySide:
     outcomes: Sequence[Outcome]
     progress: Progress
 
-    def prove(self, packages: Sequence[Package]) -> dict[str, Proof]:
-        """Proofs by the keys of their verdicts; none where one can be made at a time.
+    def prove(self, packages: Sequence[Package]) -> dict[str, Proof | None]:
+        """Proofs by the keys of their verdicts, of the next package and of some after it.
+
+        Empty where only one proof can run at a time, and where nothing was fetched ahead. None for
+        what failed beside others, which may be the reason: it is to be proved by itself, unless it
+        did not come to an end in its time.
 
         Args:
             packages: whose turn is still to come, the next one first.
         """
-        places = min(len(os.sched_getaffinity(0)), available_memory() // _TAKES)
-        if places < 2:
+        places = min(available_processors(), available_memory() // _TAKES)
+        if places < 2 or not self.installer.ahead.begun:
             return {}
-        begun: list[tuple[_Trial, Future[Proof | None]]] = []
+        begun: list[_Begun] = []
         with ThreadPoolExecutor(places, thread_name_prefix="preheat-prove") as pool:
             try:
                 self._go_on(self._trials(packages), pool, begun)
-            except BaseException:
-                for trial, future in begun:
-                    trial.stop.set()
-                    future.cancel()
-                raise
-        proofs = {trial.key: _proof(future) for trial, future in begun if trial.key}
-        return {key: proof for key, proof in proofs.items() if proof is not None}
+            finally:
+                for each in begun:
+                    each.stop()
+        made = ((each.trial.key, each.proof) for each in begun)
+        return {
+            key: proof if proof.ok or proof.late else None for key, proof in made if key and proof
+        }
 
     def _go_on(
-        self,
-        trials: Iterator[_Trial | None],
-        pool: ThreadPoolExecutor,
-        begun: list[tuple[_Trial, Future[Proof | None]]],
+        self, trials: Iterator[_Trial | None], pool: ThreadPoolExecutor, begun: list[_Begun]
     ) -> None:
-        """Begins each as soon as it can, and waits for all."""
+        """Begins each as soon as it can, and waits for them; what is left is to be stopped."""
+        proved_at = float("inf")
         while True:
-            ready = takewhile(lambda trial: trial is not None, trials)
-            begun += [(each, pool.submit(each.run, each.stop)) for each in ready if each]
-            running = [future for _, future in begun if not future.done()]
+            while trial := next(trials, None):
+                begun.append(_Begun(trial=trial, future=pool.submit(trial.run, trial.stop)))
+            running = [each.future for each in begun if not each.future.done()]
             if not running:
                 return
             wait(running, timeout=_LOOKS, return_when=FIRST_COMPLETED)
-            proofs = [_proof(future) for _, future in begun]
-            bad = next((i for i, proof in enumerate(proofs) if proof and not proof.ok), None)
-            if bad is not None:
+            bad = [number for number, each in enumerate(begun) if each.proof and not each.proof.ok]
+            if bad:
                 # What comes after it is planned anew without it.
                 trials = iter(())
-                for trial, future in begun[bad + 1 :]:
-                    trial.stop.set()
-                    future.cancel()
+                for each in begun[bad[0] + 1 :]:
+                    each.stop()
+            if begun[0].future.done():
+                proved_at = min(proved_at, time.monotonic())
+            if time.monotonic() - proved_at > _PATIENCE:
+                return
 
     def _trials(self, packages: Sequence[Package]) -> Iterator[_Trial | None]:
-        """Package after package, planned as if all will work; None while the next is on its way."""
+        """One after the other; None while the next is on its way.
+
+        Where one cannot begin, its package's own turn says why.
+        """
+        with contextlib.suppress(InstallError, StoreError, OSError):
+            yield from self._planned(packages)
+
+    def _planned(self, packages: Sequence[Package]) -> Iterator[_Trial | None]:
+        """Package after package, as if all will work; then all together."""
         installer, progress = self.installer, self.progress.copy()
-        ahead, decided = installer.ahead, installer.decided
+        decided = installer.decided
         good = [outcome.step.package for outcome in self.outcomes if outcome.good]
         stack = stack_of(installer.store, decided, progress.layers)
         for index, package in enumerate(packages):
@@ -119,19 +152,22 @@ class SideBySide:
             if step.action is Action.SKIP:
                 continue
             if step.action is not Action.PLATFORM:
-                key = verdict_key((*progress.layers, step.layer), package, decided.platform)
-                if key in installer.proofs:
+                within = step.layer in progress.layers or not step.layer
+                layers = (*progress.layers, *([] if within else [step.layer]))
+                key = verdict_key(layers, package, decided.platform)
+                if key in installer.proofs or self._takes_gpus(package):
                     return
-                if index == 0:
-                    ahead.wait_for(step)
-                while ahead.is_coming(step):
-                    yield None
-                fetched = ahead.arrived(step)
-                if fetched is None or not self._is_prepared(step, fetched):
+                if not within:
+                    yield from self._awaited(step, first=index == 0)
+                    over = self._staged(step, stack)
+                    if over is None:
+                        return
+                    stack = over
+                    progress.accept(step)
+                if installer.pace.late(package):
                     return
-                stack = with_staged(stack, step, fetched.place, installer.store)
-                progress.accept(step)
-                yield _Trial(key=key, run=partial(self._alone, package, stack))
+                path = replace(stack, kept=None) if within else stack
+                yield _Trial(key=key, run=partial(self._alone, package, path))
             good.append(package)
         layers = tuple(progress.layers)
         if len(good) < 2 or len(layers) == len(self.progress.layers):
@@ -139,22 +175,41 @@ class SideBySide:
             return
         if not decided.prover.torch_serves(good, stack, decided.platform):
             decided.prover.forget_ahead()
-            yield _Trial(key="", run=partial(self._together, good, stack, layers))
+            whole = replace(stack, kept=None)
+            yield _Trial(key=None, run=partial(self._together, good, whole, layers))
 
-    def _is_prepared(self, step: Step, fetched: Fetched) -> bool:
-        """Whether it can be proved now; where something is wrong, its own turn says what."""
-        if step.package.check_gpu and self.installer.decided.platform.accelerator.gpus:
-            # Of a GPU, one proof may take all the memory.
-            return False
-        with contextlib.suppress(InstallError, OSError):
-            self.installer.prepare(step, fetched.place, fetched.seconds)
-            return True
-        return False
+    def _awaited(self, step: Step, *, first: bool) -> Iterator[None]:
+        """Until it is there, or will not be: the next one is waited for."""
+        if first:
+            self.installer.ahead.wait_for(step)
+        while self.installer.ahead.is_coming(step):
+            yield None
+
+    def _staged(self, step: Step, beneath: Stack) -> Stack | None:
+        """The path with its layer on top; None where that cannot be proved now.
+
+        Raises:
+            InstallError: it is for other GPUs, or the disk is full.
+        """
+        installer = self.installer
+        fetched = installer.ahead.arrived(step) if step.action is Action.INSTALL else None
+        if fetched is None or installer.pace.late(step.package):
+            return None
+        installer.prepare(step, fetched.place, fetched.seconds)
+        return with_staged(beneath, step, fetched.place, installer.store)
+
+    def _takes_gpus(self, package: Package) -> bool:
+        """Whether its proof may need all the memory of one."""
+        return package.check_gpu and bool(self.installer.decided.platform.accelerator.gpus)
 
     def _alone(self, package: Package, stack: Stack, stop: threading.Event) -> Proof:
         decided = self.installer.decided
         with self.installer.pace.part("prove", package.name, {}):
-            return decided.prover.run([package], stack, decided.platform, stop)[0]
+            proof = decided.prover.run([package], stack, decided.platform, stop)[0]
+        # The staged paths are gone when somebody reads this.
+        place = f"{self.installer.staging.place}/"
+        reason, trace = (text.replace(place, "") for text in (proof.reason, proof.trace))
+        return replace(proof, reason=reason, trace=trace)
 
     def _together(
         self,
@@ -165,9 +220,3 @@ class SideBySide:
     ) -> None:
         decided = self.installer.decided
         decided.prover.over_staged(packages, stack, layers, stop, decided.platform)
-
-
-def _proof(future: Future[Proof | None]) -> Proof | None:
-    """What came of it; nothing while it lasts, and where it was not brought to its end."""
-    ended = future.done() and not future.cancelled() and future.exception() is None
-    return future.result() if ended else None

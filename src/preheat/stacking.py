@@ -25,6 +25,8 @@ def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:
 def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
     """The same with one more on top, which lies in staging and will lie in the store.
 
+    Its modules' bytecode is kept, and no other's: a layer holds what its own proof has imported.
+
     Args:
         stack: what lies beneath.
         step: what the layer is made for.
@@ -32,12 +34,12 @@ def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
         store: where it will lie.
     """
     hooked = (str(place),) if staged.is_hooked(place) else ()
-    kept = ((str(place), str(store.layer(step.layer))),) if step.bytecode == "imported" else ()
+    kept = (str(place), str(store.layer(step.layer))) if step.bytecode == "imported" else None
     return replace(
         stack,
         layers=(*stack.layers, str(place)),
         hooked=(*stack.hooked, *hooked),
-        kept=(*stack.kept, *kept),
+        kept=kept,
         loads={**stack.loads, **loads(step, place)},
     )
 

@@ -28,14 +28,14 @@ class Stack:
 
     Attributes:
         hooked: those of the layers that hold ``.pth`` files.
-        kept: layers whose modules' bytecode is kept, each with the place where it will lie.
+        kept: the layer whose modules' bytecode is kept, and where that layer will lie; or None.
         loads: package name to links in its layer, each with the library that it leads to.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
-    kept: tuple[tuple[str, str], ...] = ()
+    kept: tuple[str, str] | None = None
     loads: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
@@ -72,8 +72,7 @@ def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Pr
     while left:
         run = _Run(left, limits)
         run.go(stack)
-        if limits.stop is not None and limits.stop.is_set():
-            raise InstallError("nobody waits for the proof any more", passing=True)
+        _refuse_stopped(limits)
         proofs.update(run.proofs)
         if run.fatal is None:
             break
@@ -82,6 +81,23 @@ def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Pr
         failed = {name for name, proof in proofs.items() if not proof.ok}
         left = [package for package in left if package.name not in failed]
     return tuple(proofs[package.name] for package in packages)
+
+
+def first_failure(packages: Sequence[Package], stack: Stack, limits: Limits) -> Proof | None:
+    """As `prove`, but no further than the first package that fails; None where all are good.
+
+    Raises:
+        InstallError: nobody waits for it any more.
+    """
+    run = _Run(packages, limits, to_the_end=False)
+    run.go(stack)
+    _refuse_stopped(limits)
+    return run.fatal or next((proof for proof in run.proofs.values() if not proof.ok), None)
+
+
+def _refuse_stopped(limits: Limits) -> None:
+    if limits.stop is not None and limits.stop.is_set():
+        raise InstallError("nobody waits for the proof any more", passing=True)
 
 
 def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozenset[str]:
@@ -134,7 +150,7 @@ class Preloaded:
             first: modules that are imported before them, as far as they can be.
             limits: how long that may take.
         """
-        run = _Run(packages, limits)
+        run = _Run(packages, limits, to_the_end=False)
         run.go_on(self._process, stack, first)
         proofs = tuple(run.proofs.get(package.name) for package in packages)
         good = tuple(proof for proof in proofs if proof is not None and proof.ok)
@@ -151,10 +167,16 @@ class _Run:
     """
 
     def __init__(
-        self, packages: Sequence[Package], limits: Limits, *, traced: bool = False
+        self,
+        packages: Sequence[Package],
+        limits: Limits,
+        *,
+        traced: bool = False,
+        to_the_end: bool = True,
     ) -> None:
         self.opened: list[str] = []
         self._traced = traced
+        self._to_the_end = to_the_end
         self.proofs: dict[str, Proof] = {}
         self.fatal: Proof | None = None
         self._packages = {package.name: package for package in packages}
@@ -231,7 +253,7 @@ class _Run:
                 unwritten=answer["unwritten"],
                 libraries={name: tuple(files) for name, files in answer["libraries"].items()},
             )
-        return bool(state == "finished")
+        return bool(state == "finished" or (state == "failed" and not self._to_the_end))
 
     def _death(self, process: ProofProcess, *, late: bool) -> Proof:
         if late:
@@ -239,7 +261,8 @@ class _Run:
             reason = f"{self._doing} did not return within {limit:g} s"
         else:
             reason = f"{self._doing} ended the interpreter ({_spelled(process.returncode)})"
-        return Proof(package=self._current, ok=False, reason=reason, trace=process.complaints())
+        trace = process.complaints()
+        return Proof(package=self._current, ok=False, reason=reason, trace=trace, late=late)
 
 
 def _entry(package: Package) -> dict[str, object]:

@@ -38,7 +38,8 @@ def main(activate: "Callable[..., object]") -> None:
         task = _task()
     opened = _trace(task["layers"]) if task["traced"] else None
     unwritten: list[str] = []
-    for staged, final in task["kept"]:
+    if task["kept"]:
+        staged, final = task["kept"]
         _keep_bytecode(staged, final, unwritten)
     activate(task["layers"], task["sites"], task["hooked"])
     sys.path[:] = [place for place in sys.path if place]
@@ -191,12 +192,15 @@ def _keep_bytecode(layer: str, final: str, unwritten: "list[str]") -> None:
     """
 
     class Loader(importlib.machinery.SourceFileLoader):
-        def get_code(self, fullname: str) -> "CodeType":
+        def get_code(self, fullname: str) -> "CodeType | None":
             path = self.get_filename(fullname)
+            if os.path.exists(importlib.util.cache_from_source(path)):
+                return super().get_code(fullname)
             source = self.get_data(path)
             code = self.source_to_code(source, path)
             try:
-                _write_bytecode(source, path, _moved(code, path, final + path[len(layer) :]))
+                moved = _moved(code, path, final + path[len(layer) :])
+                _write_bytecode(source, path, moved, beside=layer)
             except OSError as error:
                 unwritten.append(error.strerror or str(error))
             return code
@@ -216,10 +220,13 @@ def _keep_bytecode(layer: str, final: str, unwritten: "list[str]") -> None:
     sys.path_hooks.insert(0, hook)
 
 
-def _write_bytecode(source: bytes, path: str, code: "CodeType") -> None:
-    """The layout of PEP 552; whole or not at all, since a proof may be ended at any time."""
+def _write_bytecode(source: bytes, path: str, code: "CodeType", beside: str) -> None:
+    """The layout of PEP 552; whole or not at all, since a proof may be ended at any time.
+
+    What is not whole lies beside the layer: nothing of it is published.
+    """
     target = importlib.util.cache_from_source(path)
-    staged = f"{target}.{os.getpid()}"
+    staged = f"{beside}.{os.getpid()}.pyc"
     head = importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     try:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 
-from preheat.edges.memory import available_memory
+from preheat.edges.capacity import available_memory, available_processors
 from preheat.words.building import Workshop
 from preheat.words.cuda import Cuda
 
@@ -25,7 +25,7 @@ def read_workshop(cuda: Cuda, environ: Mapping[str, str], free: int) -> Workshop
     path = environ.get("PATH", os.defpath)
     compilers = (shutil.which(name, path=path) for name in (*stated, *_COMPILERS))
     return Workshop(
-        processors=len(os.sched_getaffinity(0)),
+        processors=available_processors(),
         memory=available_memory(),
         free=free,
         compiler=next(filter(None, compilers), ""),

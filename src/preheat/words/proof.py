@@ -18,6 +18,7 @@ class Proof:
         reason: otherwise, what failed and how, in a sentence.
         seconds: what its imports and check took.
         trace: the traceback, for ``--verbose``.
+        late: it failed by not coming to an end in its time.
         unwritten: why bytecode that was to be kept could not be written; empty where it was.
         libraries: what was mapped once the package had passed.
     """
@@ -27,6 +28,7 @@ class Proof:
     reason: str = ""
     seconds: float = 0.0
     trace: str = ""
+    late: bool = False
     unwritten: str = ""
     libraries: Libraries = field(default_factory=dict)
 
