@@ -134,7 +134,7 @@ def test_what_is_proved_at_the_same_time_is_warm_at_the_next_start(worker: Worke
     assert not noted.exists()
 
 
-@pytest.mark.parametrize(("compile", "kept"), [("none", 0), ("imported", 2), ("all", 3)])
+@pytest.mark.parametrize(("compile", "kept"), [("none", 0), ("imported", 3), ("all", 3)])
 def test_what_lies_in_an_earlier_layer_is_proved_there_and_adds_nothing_to_it(
     worker: Worker, compile: str, kept: int
 ) -> None:

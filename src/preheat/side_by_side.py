@@ -166,8 +166,7 @@ class SideBySide:
                     progress.accept(step)
                 if installer.pace.late(package):
                     return
-                path = replace(stack, kept=None) if within else stack
-                yield _Trial(key=key, run=partial(self._alone, package, path))
+                yield _Trial(key=key, run=partial(self._alone, package, stack))
             good.append(package)
         layers = tuple(progress.layers)
         if len(good) < 2 or len(layers) == len(self.progress.layers):
@@ -175,8 +174,7 @@ class SideBySide:
             return
         if not decided.prover.torch_serves(good, stack, decided.platform):
             decided.prover.forget_ahead()
-            whole = replace(stack, kept=None)
-            yield _Trial(key=None, run=partial(self._together, good, whole, layers))
+            yield _Trial(key=None, run=partial(self._together, good, stack, layers))
 
     def _awaited(self, step: Step, *, first: bool) -> Iterator[None]:
         """Until it is there, or will not be: the next one is waited for."""

@@ -25,7 +25,7 @@ def stack_of(store: Store, decided: Decided, layers: Sequence[str]) -> Stack:
 def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
     """The same with one more on top, which lies in staging and will lie in the store.
 
-    Its modules' bytecode is kept, and no other's: a layer holds what its own proof has imported.
+    The bytecode of its modules is kept, whoever imports them before it is published.
 
     Args:
         stack: what lies beneath.
@@ -34,12 +34,12 @@ def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
         store: where it will lie.
     """
     hooked = (str(place),) if staged.is_hooked(place) else ()
-    kept = (str(place), str(store.layer(step.layer))) if step.bytecode == "imported" else None
+    kept = ((str(place), str(store.layer(step.layer))),) if step.bytecode == "imported" else ()
     return replace(
         stack,
         layers=(*stack.layers, str(place)),
         hooked=(*stack.hooked, *hooked),
-        kept=kept,
+        kept=(*stack.kept, *kept),
         loads={**stack.loads, **loads(step, place)},
     )
 

@@ -28,14 +28,14 @@ class Stack:
 
     Attributes:
         hooked: those of the layers that hold ``.pth`` files.
-        kept: the layer whose modules' bytecode is kept, and where that layer will lie; or None.
+        kept: layers whose modules' bytecode is kept, each with the place where it will lie.
         loads: package name to links in its layer, each with the library that it leads to.
     """
 
     interpreter: Interpreter
     layers: tuple[str, ...]
     hooked: tuple[str, ...] = ()
-    kept: tuple[str, str] | None = None
+    kept: tuple[tuple[str, str], ...] = ()
     loads: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 

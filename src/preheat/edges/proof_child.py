@@ -38,8 +38,7 @@ def main(activate: "Callable[..., object]") -> None:
         task = _task()
     opened = _trace(task["layers"]) if task["traced"] else None
     unwritten: list[str] = []
-    if task["kept"]:
-        staged, final = task["kept"]
+    for staged, final in task["kept"]:
         _keep_bytecode(staged, final, unwritten)
     activate(task["layers"], task["sites"], task["hooked"])
     sys.path[:] = [place for place in sys.path if place]
