@@ -32,8 +32,8 @@ class Site:
 def hydrating_is_faster(store: Site, local: Site) -> bool:
     """Whether a layer is imported sooner when it is unpacked to the local disk before.
 
-    On a network filesystem it is not slower even where the network is the loopback interface (both
-    took 2.8 s, see ``bench/volume``), and how slow a real one will be tomorrow no start can tell.
+    On a network filesystem it is not slower even where the network is the loopback interface (3.9 s
+    and 4.6 s, see ``bench/volume``), and how slow a real one will be tomorrow no start can tell.
     Elsewhere what was measured decides. It never is where the local disk is the same one, or as
     slow.
     """
