@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from types import TracebackType
 
 from preheat.decided import Decided
 from preheat.edges import staged
+from preheat.edges.capacity import available_processors
 from preheat.edges.collecting import available
 from preheat.edges.disk import sync_filesystem
 from preheat.edges.staging import Staging
@@ -26,7 +26,7 @@ from preheat.words.plan import Step
 _ASIDE = 2
 # Each keeps tens of connections and two processors busy; the first should not have to share much,
 # since its proof can begin while the others are unpacked.
-_AT_ONCE = max(1, min(3, len(os.sched_getaffinity(0)) // 2))
+_MOST_AT_ONCE = 3
 _MB = 1e6
 
 Scripts = tuple[tuple[str, str], ...]
@@ -159,7 +159,8 @@ class Ahead:
         wait for another start holds nothing that a third may wait for: what comes before has been
         taken by then.
         """
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="preheat-fetch")
+        at_once = max(1, min(_MOST_AT_ONCE, available_processors() // 2))
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="preheat-fetch")
         self._aside = ThreadPoolExecutor(_ASIDE, thread_name_prefix="preheat-aside")
         for step in steps:
             if step.layer in available(self._fetcher.store):

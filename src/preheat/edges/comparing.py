@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from preheat.edges import records
+from preheat.edges.capacity import available_processors
 from preheat.edges.records import Missing
 
 # Below that, a process costs more than it takes over: bytes of RECORD files, about 80 a row.
@@ -58,7 +59,7 @@ def compared(location: str, names: Sequence[str]) -> Iterator[Callable[[], Missi
 
 def _helpers_for(size: int) -> int:
     """How many processes pay for themselves beside our own, for so many bytes of RECORD files."""
-    processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)), size // _WORTH_A_PROCESS)
+    processes = min(_MOST_PROCESSES, available_processors(), size // _WORTH_A_PROCESS)
     return max(0, processes - 1)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preheat.edges import inventory, process_group
+from preheat.edges.capacity import available_processors
 from preheat.edges.surroundings import without_layers
 from preheat.edges.wheelhouse import sha256_of
 from preheat.words.errors import InstallError
@@ -127,7 +128,7 @@ def compile_bytecode(place: Path, final: Path, interpreter: Interpreter) -> None
     command = [interpreter.executable, "-B", "-m", "compileall", "-q", "-i", "-"]
     command += ["--invalidation-mode", "unchecked-hash", "-s", str(place), "-p", str(final)]
     environment = {**without_layers(os.environ), "PYTHONIOENCODING": "utf-8:surrogateescape"}
-    shares = _shares(place, len(os.sched_getaffinity(0)))
+    shares = _shares(place, available_processors())
     said = b"".join(
         done.stdout for done in process_group.run_each(command, environment, filter(None, shares))
     )
