@@ -84,7 +84,7 @@ PROJECTS = (
 )
 
 pytestmark = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="one processor proves one package at a time"
+    side_by_side.proofs_at_once() < 2, reason="needs 2 processors, and 4 GB of available memory"
 )
 
 

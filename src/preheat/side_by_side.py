@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 
 from preheat.account import Outcome
@@ -34,6 +35,11 @@ _LOOKS = 0.05
 # So long what is proved waits to be published for the proofs that read it, in seconds: a start that
 # is killed in a later one should not have worked for nothing.
 _PATIENCE = 60.0
+
+
+def proofs_at_once() -> int:
+    """How many there are processors and memory for, by now."""
+    return min(available_processors(), available_memory() // _TAKES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,11 +101,11 @@ class SideBySide:
         Args:
             packages: whose turn is still to come, the next one first.
         """
-        places = min(available_processors(), available_memory() // _TAKES)
-        if places < 2 or not self.installer.ahead.begun:
+        at_once = proofs_at_once()
+        if at_once < 2 or not self.installer.ahead.begun:
             return {}
         begun: list[_Begun] = []
-        with ThreadPoolExecutor(places, thread_name_prefix="preheat-prove") as pool:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="preheat-prove") as pool:
             try:
                 self._go_on(self._trials(packages), pool, begun)
             finally:
@@ -143,7 +149,7 @@ class SideBySide:
 
     def _planned(self, packages: Sequence[Package]) -> Iterator[_Trial | None]:
         """Package after package, as if all will work; then all together."""
-        installer, progress = self.installer, self.progress.copy()
+        installer, progress = self.installer, deepcopy(self.progress)
         decided = installer.decided
         good = [outcome.step.package for outcome in self.outcomes if outcome.good]
         stack = stack_of(installer.store, decided, progress.layers)
@@ -203,11 +209,7 @@ class SideBySide:
     def _alone(self, package: Package, stack: Stack, stop: threading.Event) -> Proof:
         decided = self.installer.decided
         with self.installer.pace.part("prove", package.name, {}):
-            proof = decided.prover.run([package], stack, decided.platform, stop)[0]
-        # The staged paths are gone when somebody reads this.
-        place = f"{self.installer.staging.place}/"
-        reason, trace = (text.replace(place, "") for text in (proof.reason, proof.trace))
-        return replace(proof, reason=reason, trace=trace)
+            return decided.prover.run([package], stack, decided.platform, stop)[0]
 
     def _together(
         self,

@@ -51,11 +51,6 @@ class Progress:
         """What was installed so far is no longer free: it is not to be counted again."""
         self.load = Load()
 
-    def copy(self) -> Progress:
-        """One that goes on by itself."""
-        placed, layers, spared = dict(self.placed), list(self.layers), set(self.spared)
-        return Progress(placed=placed, layers=layers, load=self.load, spared=spared)
-
     def accept(self, step: Step) -> None:
         """The step's layer is there, or will be: later layers build on it."""
         for each in step.distributions:
