@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
+from tests.support.index import Index
+
 BIG = 25_000_000_000  # bytes that the biggest tests may need at once
 
 
@@ -75,6 +77,16 @@ def nothing_of_the_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as session:
         session.setenv("PREHEAT_INTERNAL_SYSTEM", str(tmp_path_factory.mktemp("system")))
         yield
+
+
+@pytest.fixture(scope="module")
+def index(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Index]:
+    """An index of the test module's own `PROJECTS`."""
+    with Index(tmp_path_factory.mktemp("index")) as index:
+        index.publish(*request.module.PROJECTS)
+        yield index
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

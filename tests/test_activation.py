@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,13 +71,6 @@ PACKAGES = (
     entry("steady"),
 )
 CAPABILITIES = {"speech": ["failing", "scripted"], "sight": ["failing"], "base": ["base", "tool"]}
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
 
 
 @pytest.fixture(scope="module")

@@ -87,13 +87,6 @@ def traceable() -> None:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
-
-
-@pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     return make_platform(tmp_path_factory.mktemp("platform") / "venv")
 

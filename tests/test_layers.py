@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -133,13 +133,6 @@ PACKAGES = (
     entry("ancient", requires=["common"], when={"marker": "python_version < '3'"}),
     entry("newer-cuda", requires=["common"], when={"cuda": ">=99"}),
 )
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
 
 
 @pytest.fixture(scope="module")

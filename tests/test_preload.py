@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -70,13 +70,6 @@ PROJECTS = (
     ),
     Project(name="hooked", version="1", files={"hooked.py": "", "hooked.pth": "import sys\n"}),
 )
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
 
 
 @pytest.fixture(scope="module")

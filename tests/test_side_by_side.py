@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -86,13 +85,6 @@ PROJECTS = (
 pytestmark = pytest.mark.skipif(
     side_by_side.proofs_at_once() < 2, reason="needs 2 processors, and 4 GB of available memory"
 )
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,6 @@ def bundled(version: str = HERE) -> Project:
         "torch/lib/libcublasLt.so.13": cublas_lt(),
     }
     return replace(torch, files={**torch.files, **files})
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    """The releases of this module."""
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
 
 
 @pytest.fixture(scope="module")

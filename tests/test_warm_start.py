@@ -44,13 +44,6 @@ PACKAGES = (entry("app"), entry("failing"), entry("steady"))
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Index(tmp_path_factory.mktemp("index")) as index:
-        index.publish(*PROJECTS)
-        yield index
-
-
-@pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     return make_host(tmp_path_factory.mktemp("image"), [module("steady"), module("spare")])
 
