@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench import ground
-from preheat.edges.cuda import read_cuda
-from preheat.edges.probe import probe
+from preheat.edges.platform.cuda import read_cuda
+from preheat.edges.platform.probe import probe
 
 NAME = "preheat-saxpy"  # the index has another saxpy
 SAXPY = ground.PROJECT / "tests" / "data" / "saxpy"

@@ -21,7 +21,7 @@ from uv import find_uv_bin
 from bench import ground
 from bench.payload import PLATFORM, REQUIREMENTS, tables
 from bench.scales import belongs_to_the_platform
-from preheat.edges.probe import probe
+from preheat.edges.platform.probe import probe
 
 ROUNDS = 15
 ASKING = 4

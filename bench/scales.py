@@ -18,9 +18,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
-from preheat.edges.engine import Engine, Source
-from preheat.edges.probe import probe
-from preheat.edges.wheels import Reader
+from preheat.edges.engine.engine import Engine, Source
+from preheat.edges.index.wheels import Reader
+from preheat.edges.platform.probe import probe
 from preheat.words.engine import Pin, Request
 from preheat.words.manifest import Index
 

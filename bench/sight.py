@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from uv import find_uv_bin
 
 from bench import ground
-from preheat.edges import inventory, records
-from preheat.edges.probe import probe
+from preheat.edges.platform import inventory, records
+from preheat.edges.platform.probe import probe
 
 ROUNDS = 20
 PROVIDED = ("pip", "torch==2.13.0", "transformers", "google-cloud-speech", "f5-tts", "whisperx")
@@ -37,10 +37,10 @@ LEFT_OUT = (
 
 LOOK = """
 import sys, time
-import preheat.provision
+import preheat.making.provision
 from pathlib import Path
-from preheat.edges import inventory
-from preheat.edges.probe import ask_interpreter, probe
+from preheat.edges.platform import inventory
+from preheat.edges.platform.probe import ask_interpreter, probe
 
 _, what, executable, place = sys.argv
 memory = inventory.Memory(place=Path(place), keeps=False) if place else None

@@ -18,8 +18,8 @@ from pathlib import Path
 from bench import ground
 from bench.payload import EXCLUDES, PLATFORM, REQUIREMENTS, tables
 from bench.scales import Payload, Scales, belongs_to_the_platform, pins_of
-from preheat.edges import inventory
-from preheat.edges.probe import probe
+from preheat.edges.platform import inventory
+from preheat.edges.platform.probe import probe
 
 HOME = ground.BUILD / "slim"
 PLACE = ground.BUILD / "payload" / "platform"

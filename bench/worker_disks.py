@@ -28,7 +28,7 @@ import tomli_w
 
 from bench import ground, naive
 from bench.smalldisk import keep_mounts_private
-from preheat.edges.cleaning import SYSTEM
+from preheat.edges.process.environment import SYSTEM
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,7 +1,7 @@
 """What is generated from the code: the reference pages, and the JSON Schema of the report.
 
 `python docs/generate.py` writes them into this checkout; `tests/test_reference.py` holds them up
-to date. The manifest's page and schema come from `python -m preheat.edges.manifest_schema`.
+to date. The manifest's page and schema come from `python -m preheat.edges.manifest.schema`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 import preheat
-from preheat import cli
+from preheat.cli import main as cli
 from preheat.words import errors, report
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import inventory
+from preheat.edges.platform import inventory
 from preheat.words.platform import RecordState
 from tests.support.index import Index
 from tests.support.platforms import Platform, fake_torch, make_platform, tree_digest

@@ -22,8 +22,8 @@ from preheat.decisions.building import (
     unfit,
     wheel_name,
 )
-from preheat.edges.device_code import device_code
-from preheat.edges.wheelhouse import Wheelhouse
+from preheat.edges.platform.fatbin import device_code
+from preheat.edges.store.wheelhouse import Wheelhouse
 from preheat.words.building import DeviceCode, Provenance, Target, Workshop
 from preheat.words.manifest import BuildLimits
 from tests.support.index import Index

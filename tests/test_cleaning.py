@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from preheat.cli.text import show_estimates
 from preheat.decisions.tiers import Habitat, tiers
-from preheat.edges import deletion
-from preheat.edges.store import Store
-from preheat.render import show_estimates
+from preheat.edges.disk import deletion
+from preheat.edges.store.store import Store
 from preheat.words.cleaning import Estimate, Place, Tier
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
@@ -107,7 +107,7 @@ def namespaced(code: str, *arguments: str | Path) -> Answer:
 # For the scripts that mount.
 MOUNT = """
 import os, subprocess, sys, time
-from preheat.edges import deletion
+from preheat.edges.disk import deletion
 from preheat.words.cleaning import Place
 
 def mount(*arguments):
@@ -161,7 +161,7 @@ def test_bug_2_deleting_needs_no_shell_and_no_other_program(tmp_path: Path) -> N
     cache = fill(tmp_path / "cache", "http/a; touch oops", "http/$(touch oops)", "http/2>null")
     code = """
 import os, sys, time
-from preheat.edges import deletion
+from preheat.edges.disk import deletion
 from preheat.words.cleaning import Place
 STARTS = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen")
 def hook(event, arguments):
@@ -202,7 +202,7 @@ def test_symlinks_in_a_cache_go_and_what_they_lead_to_stays(tmp_path: Path) -> N
 SWAPS = """
 import os, shutil, sys, time
 from pathlib import Path
-from preheat.edges import deletion
+from preheat.edges.disk import deletion
 from preheat.words.cleaning import Place
 
 base, target, whole = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
@@ -609,7 +609,7 @@ def test_without_free_descriptors_nothing_is_raised_or_leaked(tmp_path: Path) ->
     deep(cache / "deep", 60)
     code = """
 import os, resource, sys, time
-from preheat.edges import deletion
+from preheat.edges.disk import deletion
 from preheat.words.cleaning import Place
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), 4096))
 rules = deletion.Rules(user=os.geteuid(), now=time.time() + 10**6, in_use=frozenset(),

@@ -11,8 +11,8 @@ import pytest
 
 from preheat.decisions.cuda import overridden
 from preheat.decisions.detect import unmet
-from preheat.edges.cuda import read_cuda
-from preheat.edges.probe import probe
+from preheat.edges.platform.cuda import read_cuda
+from preheat.edges.platform.probe import probe
 from preheat.words.cuda import Cuda, Fact
 from preheat.words.manifest import Condition, StatedCuda
 from preheat.words.platform import Accelerator, Gpu, Platform

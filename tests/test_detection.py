@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from preheat.decisions.detect import Finding, Sighting, find
-from preheat.edges import inventory
-from preheat.edges.probe import probe
+from preheat.edges.platform import inventory
+from preheat.edges.platform.probe import probe
 from preheat.words.manifest import Package
 from preheat.words.platform import Distribution, RecordState
 from tests.support.index import Index

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preheat.decisions.diagnosis import breaks_a_start, diagnose, in_order
-from preheat.edges.store_trial import NAME, try_store
+from preheat.decisions.health.diagnosis import breaks_a_start, diagnose, in_order
+from preheat.edges.store.self_test import NAME, try_store
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import Examination, Locking, StoreState, Tools, Trial
 from preheat.words.platform import Accelerator, Gpu, Interpreter, Platform, Torch, Volume

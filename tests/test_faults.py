@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import deletion
-from preheat.edges.cleaning import Cleaner
-from preheat.edges.disk import sync_filesystem
-from preheat.edges.store import Store
+from preheat.edges.cleaning.cleaner import Cleaner
+from preheat.edges.disk import deletion
+from preheat.edges.disk.atomic import sync_filesystem
+from preheat.edges.store.store import Store
 from preheat.words.errors import PreheatError, StoreError
 from preheat.words.layer import LayerFacts
 from tests.support import faults

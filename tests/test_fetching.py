@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from preheat import fetching
-from preheat.fetching import Ahead
+from preheat.making import fetch
+from preheat.making.fetch import Ahead
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
 from tests.support.starts import TIMEOUT, Ground, package
@@ -77,7 +77,7 @@ def test_an_error_of_the_disk_is_told_to_whoever_would_publish_after_it(
         ahead.begin(())
         ahead.sync(tmp_path)
         ahead.settle()
-        monkeypatch.setattr(fetching, "sync_filesystem", refuse)
+        monkeypatch.setattr(fetch, "sync_filesystem", refuse)
         ahead.sync(tmp_path)
         for _ in range(2):
             with pytest.raises(OSError, match="Input/output"):

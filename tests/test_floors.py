@@ -26,58 +26,40 @@ else:
 
 ROOT = Path(__file__).parents[1]
 
-# A module imports from lower floors, and from its own without going in circles.
-FLOORS = {
-    "preheat.words": 0,  # frozen values
-    "preheat.decisions": 1,  # pure: values in, values out
-    "preheat.seams": 2,  # what the composition needs of the world
-    "preheat.edges": 3,  # each touches one outside thing
-    "preheat.provision": 4,  # the stages, in order
-    "preheat.baking": 4,
-    "preheat.render_bake": 4,
-    "preheat.render": 4,
-    "preheat.progress": 4,
-    "preheat.api": 4,
-    "preheat.building": 4,
-    "preheat.decided": 4,
-    "preheat.deciding": 4,
-    "preheat.standing_in": 4,
-    "preheat.library_bounds": 4,
-    "preheat.resolution": 4,
-    "preheat.locks": 4,
-    "preheat.proving": 4,
-    "preheat.side_by_side": 4,
-    "preheat.stacking": 4,
-    "preheat.installing": 4,
-    "preheat.fetching": 4,
-    "preheat.slimming": 4,
-    "preheat.render_slim": 4,
-    "preheat.render_build": 4,
-    "preheat.making_room": 4,
-    "preheat.unpacking": 4,
-    "preheat.account": 4,
-    "preheat.pace": 4,
-    "preheat.doctor": 4,
-    "preheat.render_doctor": 4,
-    "preheat": 4,  # the front door: opens the api when it is first asked for
-    "preheat.cli": 5,
-    "preheat.cli_options": 5,
-    "preheat.__main__": 5,
+# A package imports from those before it and from itself, never in a circle.
+ORDER = ("words", "decisions", "edges", "proving", "planning", "making", "commands", "cli")
+
+# Each package in `edges` touches one outside thing, and knows of the others only what stands here.
+NEIGHBOURS: dict[str, set[str]] = {
+    "disk": set(),
+    "process": set(),
+    "platform": {"disk", "process"},
+    "index": {"disk"},
+    "manifest": {"disk"},
+    "engine": {"disk", "process", "index", "manifest"},
+    "store": {"disk", "process", "platform"},
+    "proof": {"process"},
+    "cleaning": {"disk", "process", "store"},
 }
 
-# Beside the floors stand the modules of the warm path. This is all that they may load; whoever
-# touches the world (floor 3 and up) may use them.
-LIGHT = {
-    "preheat": {"preheat.start"},
-    "preheat.start": {
-        *("preheat.activation", "preheat.following", "preheat.lease"),
-        *("atexit", "os", "sys", "time"),
-    },
-    "preheat.following": {"binascii", "marshal", "os", "sys", "time"},
-    "preheat.lease": {"_thread", "binascii", "fcntl", "os", "time"},
-    "preheat.activation": {"os", "site", "sys"},
+# In the root stands the warm path alone, beside what opens the house: the front door, the calls of
+# old scripts, and `python -m`. `edges` and all after it may use the warm path's modules.
+ROOF = ("preheat", "preheat.compat", "preheat.__main__")
+ROOT_IS_OPEN_FROM = ORDER.index("edges")
+
+# All that the warm path may load besides its own modules.
+WARM_STANDARD_LIBRARY = {
+    "__future__",
+    "_thread",
+    "atexit",
+    "binascii",
+    "fcntl",
+    "marshal",
+    "os",
+    "site",
+    "sys",
+    "time",
 }
-LIGHT_IS_OPEN_FROM = 3
 
 PURE = ("preheat.words", "preheat.decisions")
 IMPURE = (
@@ -184,34 +166,53 @@ def target(name: str, tree: Tree) -> str:
     return next((prefix for prefix in prefixes if prefix in tree.modules), name)
 
 
-def floor(name: str) -> int | None:
-    """The floor of a module, or None where it has none. The front door is not a folder."""
-    if name == "preheat":
-        return FLOORS[name]
-    homes = (home for home in FLOORS if home != "preheat" and is_within(name, home))
-    return next((FLOORS[home] for home in homes), None)
+def place(name: str) -> int | None:
+    """Where a module's package stands in the order, or None where it has no place."""
+    if name in ROOF:
+        return ORDER.index("cli")
+    package = name.split(".")[1]
+    if package in ORDER:
+        return ORDER.index(package)
+    return ROOT_IS_OPEN_FROM if is_warm(name) else None
 
 
-def is_light(name: str) -> bool:
-    return name in LIGHT and name != "preheat"
+def is_warm(name: str) -> bool:
+    """Whether it stands in the root, and so on the warm path."""
+    return name.count(".") == 1 and name not in ROOF and name.split(".")[1] not in ORDER
 
 
-def modules_without_a_floor(tree: Tree) -> Iterator[str]:
+def outside_thing(name: str) -> str | None:
+    """The package in `edges` that a module lives in."""
+    parts = name.split(".")
+    return parts[2] if parts[1:2] == ["edges"] and len(parts) > 2 else None
+
+
+def modules_without_a_place(tree: Tree) -> Iterator[str]:
     for name in tree.modules:
-        if floor(name) is None and not is_light(name):
-            yield f"{name} has no floor"
+        thing = outside_thing(name)
+        if place(name) is None or (thing is not None and thing not in NEIGHBOURS):
+            yield f"{name} has no place"
 
 
 def imports_that_climb(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
-        here = floor(module.name)
-        if here is None:
+        here = place(module.name)
+        if here is None or is_warm(module.name):
             continue
         for imported in filter(lambda each: is_ours(each.name), module.imports):
             there_name = target(imported.name, tree)
-            there = LIGHT_IS_OPEN_FROM if is_light(there_name) else floor(there_name)
+            there = place(there_name)
             if there is None or there > here:
-                yield f"{module.name}:{imported.line} (floor {here}) imports {there_name} ({there})"
+                yield f"{module.name}:{imported.line} imports {there_name}"
+
+
+def edges_that_meet(tree: Tree) -> Iterator[str]:
+    for module in tree.modules.values():
+        here = outside_thing(module.name)
+        for imported in module.imports:
+            there = outside_thing(target(imported.name, tree))
+            if here and there and there != here and there not in NEIGHBOURS.get(here, set()):
+                yield f"{module.name}:{imported.line}: {here} knows nothing of {there}"
 
 
 def circles(tree: Tree) -> Iterator[str]:
@@ -228,17 +229,16 @@ def circles(tree: Tree) -> Iterator[str]:
 
 def weight_on_the_warm_path(tree: Tree) -> Iterator[str]:
     for module in tree.modules.values():
-        if module.name not in LIGHT:
+        if not is_warm(module.name) and module.name != "preheat":
             continue
-        allowed = {*LIGHT[module.name], "__future__"}
         for imported in module.imports:
-            # What opens the api when it is called leaves the warm path, knowingly.
+            # What opens the house when it is called leaves the warm path, knowingly.
             leaves = imported.when == "call" and (
-                is_ours(imported.name) or not is_light(module.name)
+                is_ours(imported.name) or not is_warm(module.name)
             )
-            if imported.when == "types" or leaves:
+            if imported.when == "types" or leaves or is_warm(target(imported.name, tree)):
                 continue
-            if not any(is_within(imported.name, name) for name in allowed):
+            if not any(is_within(imported.name, name) for name in WARM_STANDARD_LIBRARY):
                 yield f"{module.name}:{imported.line} imports {imported.name}"
 
 
@@ -273,12 +273,26 @@ def preheat() -> Tree:
     return read_tree(ROOT)
 
 
-def test_every_module_lives_on_a_floor(preheat: Tree) -> None:
-    assert list(modules_without_a_floor(preheat)) == []
+def test_every_module_has_a_place(preheat: Tree) -> None:
+    assert list(modules_without_a_place(preheat)) == []
 
 
-def test_a_module_imports_only_from_its_own_floor_and_those_below(preheat: Tree) -> None:
+def test_a_package_imports_only_from_itself_and_those_before_it(preheat: Tree) -> None:
     assert list(imports_that_climb(preheat)) == []
+
+
+def test_one_outside_thing_imports_no_other_but_those_stated(preheat: Tree) -> None:
+    assert list(edges_that_meet(preheat)) == []
+
+
+def test_every_stated_neighbour_is_needed(preheat: Tree) -> None:
+    met = {
+        (outside_thing(module.name), outside_thing(target(each.name, preheat)))
+        for module in preheat.modules.values()
+        for each in module.imports
+    }
+    stated = {(here, there) for here, others in NEIGHBOURS.items() for there in others}
+    assert stated <= met
 
 
 def test_no_imports_run_in_a_circle(preheat: Tree) -> None:
@@ -303,29 +317,36 @@ def test_every_imported_distribution_is_declared(preheat: Tree) -> None:
 
 # rule, file, what is planted in it
 PLANTED: list[tuple[Callable[[Tree], Iterator[str]], str, str]] = [
-    (modules_without_a_floor, "attic.py", ""),
-    (modules_without_a_floor, "attic/boxes.py", ""),
+    (modules_without_a_place, "attic/boxes.py", ""),
+    (modules_without_a_place, "edges/registry.py", ""),
+    (modules_without_a_place, "edges/cloud/bucket.py", ""),
     (imports_that_climb, "words/wheel.py", "from preheat.decisions import plan"),
-    (imports_that_climb, "decisions/plan.py", "from ..edges import store"),
-    (imports_that_climb, "edges/store.py", "def late():\n    import preheat.provision"),
-    (imports_that_climb, "api.py", "from preheat.cli import main"),
-    (imports_that_climb, "seams.py", "from preheat import start"),
+    (imports_that_climb, "decisions/plan.py", "from ..edges.store import store"),
+    (imports_that_climb, "edges/store/store.py", "def late():\n    import preheat.making.warm"),
+    (imports_that_climb, "planning/survey.py", "from preheat.making.warm import begin"),
+    (imports_that_climb, "commands/bake.py", "from preheat.cli.main import main"),
+    (imports_that_climb, "words/wheel.py", "from preheat import start"),
     (imports_that_climb, "words/wheel.py", "import preheat"),
-    (imports_that_climb, "edges/store.py", "from preheat.attic import boxes"),
+    (imports_that_climb, "edges/store/store.py", "from preheat.attic import boxes"),
+    (edges_that_meet, "edges/disk/volumes.py", "from preheat.edges.store import store"),
+    (edges_that_meet, "edges/proof/child.py", "from ..store.store import publish"),
     (circles, "words/wheel.py", "from preheat.words.lock import Lock"),
     (circles, "words/wheel.py", "from . import lock"),
-    (weight_on_the_warm_path, "__init__.py", "from preheat.api import warm"),
+    (circles, "start.py", "def late():\n    import preheat"),
+    (weight_on_the_warm_path, "__init__.py", "from preheat.compat import warm"),
     (weight_on_the_warm_path, "__init__.py", "try:\n    import json\nexcept ImportError: pass"),
     (weight_on_the_warm_path, "start.py", "import json"),
+    (weight_on_the_warm_path, "start.py", "from preheat.words import lock"),
     (weight_on_the_warm_path, "start.py", "def late():\n    import pathlib"),
-    (weight_on_the_warm_path, "activation.py", "class Path:\n    import marshal"),
+    (weight_on_the_warm_path, "activation.py", "class Path:\n    import json"),
+    (weight_on_the_warm_path, "a_new_room.py", "import pathlib"),
     (impure_thoughts, "decisions/plan.py", "import os.path"),
     (impure_thoughts, "decisions/plan.py", "from time import monotonic"),
     (impure_thoughts, "words/wheel.py", "from urllib import request"),
-    (names_that_say_nothing, "edges/utils.py", ""),
+    (names_that_say_nothing, "edges/disk/utils.py", ""),
     (names_that_say_nothing, "words/core/wheel.py", ""),
-    (undeclared_distributions, "edges/store.py", "import pytest"),
-    (undeclared_distributions, "edges/store.py", "from nowhere_to_be_found import thing"),
+    (undeclared_distributions, "edges/store/store.py", "import pytest"),
+    (undeclared_distributions, "edges/store/store.py", "from nowhere_to_be_found import thing"),
 ]
 
 # A tree that keeps every rule, and looks like preheat.
@@ -334,24 +355,31 @@ SOUND = {
     "src/preheat/__init__.py": (
         "from preheat.start import begin\n"
         "TYPE_CHECKING = False\n"
-        "if TYPE_CHECKING:\n    from preheat.api import warm\n"
-        "def __getattr__(name):\n    from preheat import api\n"
+        "if TYPE_CHECKING:\n    from preheat.compat import warm\n"
+        "def __getattr__(name):\n    from preheat import compat\n"
     ),
     "src/preheat/start.py": (
         "import sys\n"
         "from preheat import activation\n"
         "if TYPE_CHECKING:\n    from typing import Any\n"
+        "def cold():\n    from preheat.edges.process import child\n"
     ),
     "src/preheat/activation.py": "from __future__ import annotations\nimport site\n",
+    "src/preheat/compat.py": "from preheat import start\n",
     "src/preheat/words/__init__.py": "",
     "src/preheat/words/lock.py": "from preheat.words.wheel import Wheel\n",
     "src/preheat/words/wheel.py": "from packaging.version import Version\n",
     "src/preheat/decisions/plan.py": "from pathlib import PurePath\nfrom ..words import lock\n",
-    "src/preheat/seams.py": "from preheat.words.lock import Lock\n",
-    "src/preheat/edges/store.py": "import os\nfrom preheat import activation\n",
-    "src/preheat/provision.py": "from preheat.edges.store import publish\n",
-    "src/preheat/api.py": "from preheat import provision, start\n",
-    "src/preheat/cli.py": "import preheat\n",
+    "src/preheat/edges/disk/volumes.py": "import os\n",
+    "src/preheat/edges/process/child.py": "import subprocess\n",
+    "src/preheat/edges/proof/child.py": "from preheat.edges.process import child\n",
+    "src/preheat/edges/store/store.py": (
+        "from preheat import activation\nfrom preheat.edges.disk import volumes\n"
+    ),
+    "src/preheat/planning/survey.py": "from preheat.edges.store.store import publish\n",
+    "src/preheat/making/warm.py": "from preheat.planning.survey import survey\n",
+    "src/preheat/commands/bake.py": "from preheat.making.warm import begin\n",
+    "src/preheat/cli/main.py": "import preheat\nfrom preheat.commands import bake\n",
 }
 
 RULES = sorted({rule for rule, _, _ in PLANTED}, key=lambda rule: rule.__name__)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from preheat import following, lease, start
-from preheat.edges import leases as store_leases
-from preheat.edges.claims import Claims
-from preheat.edges.cleaning import Cleaner
-from preheat.edges.collecting import available, collect, drop_void_mark, stale
-from preheat.edges.leases import EVERYTHING, Leases, locks_work
-from preheat.edges.shelf import FACTS
-from preheat.edges.store import Store
+from preheat import lease, pointer, start
+from preheat.edges.cleaning.cleaner import Cleaner
+from preheat.edges.cleaning.layers import available, collect, drop_void_mark, stale
+from preheat.edges.store import leases as store_leases
+from preheat.edges.store.claims import Claims
+from preheat.edges.store.leases import EVERYTHING, Leases, locks_work
+from preheat.edges.store.shelf import FACTS
+from preheat.edges.store.store import Store
 from preheat.words.layer import LayerFacts
 from tests.support.starts import settle_in
 
@@ -32,7 +32,7 @@ YOUNG = "0123456789ab-01234567-1-1"
 HOLD = """
 import sys, time
 from pathlib import Path
-from preheat.edges.leases import Leases
+from preheat.edges.store.leases import Leases
 from tests.support.starts import settle_in
 with Leases(Path(sys.argv[1])).held(sys.argv[3:], lasts=float(sys.argv[2])) as own:
     print(own.name, flush=True)
@@ -89,11 +89,11 @@ def publish(store: Store, digest: str, *, age: float = HOUR) -> Path:
 def point_at(store: Store, *digests: str, name: str = "pointer", age: float = 0.0) -> None:
     """A pointer that names those layers and was followed that long ago."""
     facts = {
-        "format": following.FORMAT,
+        "format": pointer.FORMAT,
         "layers": [str(store.layer(digest)) for digest in digests],
     }
     file = store.starts / name
-    file.write_bytes(following.pack_pointer(facts))
+    file.write_bytes(pointer.pack_pointer(facts))
     then = time.time() - age
     os.utime(file, (then, then))
 
@@ -367,7 +367,7 @@ def test_a_layer_that_came_to_be_held_meanwhile_stays(store: Store) -> None:
         with holder(store.root / "leases", "b"):
             assert list(taking) == []
     assert store.layers() == {"b"}
-    assert not (store.root / following.DOOMED).exists()
+    assert not (store.root / pointer.DOOMED).exists()
 
 
 def test_a_start_that_sees_its_layer_marked_does_not_use_it(store: Store) -> None:
@@ -388,11 +388,11 @@ def test_a_start_that_sees_its_layer_marked_does_not_use_it(store: Store) -> Non
 
 def test_the_mark_of_a_collector_that_was_killed_holds_nobody_up(store: Store) -> None:
     publish(store, "a")
-    (store.root / following.DOOMED).write_text("gone\na", encoding="utf-8")
+    (store.root / pointer.DOOMED).write_text("gone\na", encoding="utf-8")
     assert available(store) == frozenset()
     drop_void_mark(store)
     assert available(store) == {"a"}
-    assert not (store.root / following.DOOMED).exists()
+    assert not (store.root / pointer.DOOMED).exists()
 
 
 def test_two_collectors_do_not_get_into_each_others_way(store: Store) -> None:

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from preheat.edges import manifest_schema
-from preheat.edges.manifest_file import find_manifest, read_manifest
+from preheat.edges.manifest import schema
+from preheat.edges.manifest.file import find_manifest, read_manifest
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import (
     TABLES,
@@ -619,21 +619,21 @@ def test_a_pyproject_without_the_table_is_named(tmp_path: Path, text: str, messa
 # What is generated
 
 
-@pytest.mark.parametrize("path", sorted(manifest_schema.generated()))
+@pytest.mark.parametrize("path", sorted(schema.generated()))
 def test_a_generated_file_is_up_to_date(path: str) -> None:
     made = (ROOT / path).read_text(encoding="utf-8")
-    command = "python -m preheat.edges.manifest_schema ."
-    assert made == manifest_schema.generated()[path], f"run: {command}"
+    command = "python -m preheat.edges.manifest.schema ."
+    assert made == schema.generated()[path], f"run: {command}"
 
 
 def test_generated_files_are_written_into_a_checkout(tmp_path: Path) -> None:
-    manifest_schema.write(tmp_path)
-    for path, text in manifest_schema.generated().items():
+    schema.write(tmp_path)
+    for path, text in schema.generated().items():
         assert (tmp_path / path).read_text(encoding="utf-8") == text
 
 
 def test_every_key_is_described_with_what_it_allows() -> None:
-    page = manifest_schema.reference()
+    page = schema.reference()
     for table in TABLES.values():
         for key, field in fields_of(table).items():
             assert field.description
@@ -642,7 +642,7 @@ def test_every_key_is_described_with_what_it_allows() -> None:
 
 
 def test_the_schema_has_defaults_as_they_are_written() -> None:
-    made = manifest_schema.schema()
+    made = schema.schema()
     assert made["$defs"]["Space"]["properties"]["keep-free"]["default"] == "500MB"
     assert made["properties"]["retry-after"]["default"] == "6h"
     assert "default" not in made["properties"]["deadline"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges.nvml import read_accelerator
+from preheat.edges.platform.nvml import read_accelerator
 from preheat.words.platform import Accelerator, Gpu
 
 COMPILER = shutil.which("cc")
@@ -61,7 +61,9 @@ def shown(place: Path, *macros: str) -> str:
     library = place / "libnvidia-ml.so.1"
     build = [COMPILER, "-shared", "-fPIC", "-w", *macros, "-o", str(library), str(source)]
     subprocess.run(build, check=True, timeout=60)
-    ask = "from preheat.edges.nvml import read_accelerator; print(repr(read_accelerator()))"
+    ask = (
+        "from preheat.edges.platform.nvml import read_accelerator; print(repr(read_accelerator()))"
+    )
     return subprocess.run(
         [sys.executable, "-c", ask],
         env={**os.environ, "LD_LIBRARY_PATH": str(place)},

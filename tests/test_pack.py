@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preheat.edges import pack
-from preheat.edges.pack import read_index, unpack, write_pack
+from preheat.edges.store import pack
+from preheat.edges.store.pack import read_index, unpack, write_pack
 from preheat.words.errors import PackError
 from preheat.words.layer import LayerFacts
 from preheat.words.pack import Frame, PackIndex

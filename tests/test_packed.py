@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from preheat.decisions.packing import Site, hydrating_is_faster
-from preheat.edges.opening import open_store
-from preheat.edges.shelf import FACTS
-from preheat.edges.store import Store
+from preheat.edges.store.open import open_store
+from preheat.edges.store.shelf import FACTS
+from preheat.edges.store.store import Store
 from preheat.words.manifest import Manifest
 from preheat.words.platform import Volume
 from preheat.words.settings import resolve_settings

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from preheat.decisions.preload import in_any_order, missed, same_over
-from preheat.edges.brought import brought
-from preheat.edges.probe import probe
-from preheat.edges.proof import Limits, Preloaded, Stack, prove
+from preheat.edges.platform.probe import probe
+from preheat.edges.proof.provided_names import brought
+from preheat.edges.proof.runner import Limits, Preloaded, Stack, prove
 from preheat.words.manifest import Package
 from preheat.words.proof import EVERYTHING, Brought, Looked
 from tests.support.index import Index

@@ -13,17 +13,17 @@ from tests.support.starts import descendants
 
 FAMILY = """
 import signal, sys
-from preheat.edges import process_group
+from preheat.edges.process import group
 signal.signal(signal.SIGINT, signal.default_int_handler)
 script = "sleep 600 & echo $! >$1.new; mv $1.new $1; wait"
 command = ["/bin/sh", "-c", script, "sh", sys.argv[1]]
-process_group.run_each(command, {"PATH": sys.argv[2]}, [b""])
+group.run_each(command, {"PATH": sys.argv[2]}, [b""])
 """
 COMPILE = """
 import sys
 from pathlib import Path
-from preheat.edges.probe import ask_interpreter
-from preheat.edges.staged import compile_bytecode
+from preheat.edges.platform.probe import ask_interpreter
+from preheat.edges.store.staged_layer import compile_bytecode
 place = Path(sys.argv[1])
 compile_bytecode(place, place, ask_interpreter(sys.executable))
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import comparing, records
+from preheat.edges.platform import records, records_pool
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def crowd(tmp_path: Path) -> tuple[str, list[str]]:
 
 
 def _missing(location: str, names: list[str]) -> records.Missing:
-    with comparing.compared(location, names) as answer:
+    with records_pool.compared(location, names) as answer:
         return answer()
 
 
@@ -89,7 +89,7 @@ def test_what_a_helper_drew_and_did_not_live_to_tell_is_compared_again(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("sys.executable", str(thief))
     begun = _noted(monkeypatch)
-    with comparing.compared(location, names) as answer:
+    with records_pool.compared(location, names) as answer:
         begun[0].wait(timeout=30)
         found = answer()
     assert set(found) == set(names)
@@ -102,7 +102,7 @@ def test_no_helper_is_left_when_the_caller_fails(
     location, names = crowd
     begun = _noted(monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    with pytest.raises(KeyboardInterrupt), comparing.compared(location, names):
+    with pytest.raises(KeyboardInterrupt), records_pool.compared(location, names):
         raise KeyboardInterrupt
     assert len(begun) == 1
     assert begun[0].returncode is not None

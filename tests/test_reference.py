@@ -51,10 +51,10 @@ def test_every_exit_status_of_an_error_is_in_the_reference() -> None:
 
 
 def test_every_command_and_option_is_in_the_reference() -> None:
-    from preheat import cli
+    from preheat.cli.main import main
 
     page = FILES["docs/reference/command-line.md"]
-    for name, command in cli.main.commands.items():
+    for name, command in main.commands.items():
         assert f"## `preheat {name}`" in page
         for parameter in command.params:
             if parameter.param_type_name == "option":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import transport
+from preheat.edges.index import transport
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
 from tests.support.starts import Ground, package
@@ -100,7 +100,7 @@ def test_pauses_grow_and_are_uneven() -> None:
 
 
 def test_nothing_of_a_relay_is_left() -> None:
-    from preheat.edges.relay import Relay
+    from preheat.edges.engine.relay import Relay
 
     before = threading.active_count()
     with Relay((), {}, 5.0):

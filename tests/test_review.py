@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges.fingerprint import changes, fingerprint
+from preheat.edges.platform.fingerprint import changes, fingerprint
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
 from tests.support.starts import Ground, package
@@ -127,7 +127,10 @@ def test_in_a_log_a_row_is_a_line_without_padding(ground: Ground, index: Index) 
 
 
 def test_a_cold_start_ends_when_the_worker_that_it_works_for_is_killed(tmp_path: Path) -> None:
-    child = "from preheat.edges.child import end_with_parent as e; e(); import time; time.sleep(60)"
+    child = (
+        "from preheat.edges.process.child import end_with_parent as end\n"
+        "end()\nimport time\ntime.sleep(60)"
+    )
     parent = (
         "import os, subprocess, sys, time\n"
         "own = {**os.environ, 'PREHEAT_INTERNAL_PARENT': str(os.getpid())}\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import manifest_schema
-from preheat.edges.default_store import default_store
-from preheat.edges.manifest_file import read_settings
+from preheat.edges.manifest import schema
+from preheat.edges.manifest.default_store import default_store
+from preheat.edges.manifest.file import read_settings
 from preheat.words.errors import ManifestError
 from preheat.words.manifest import TABLES, Manifest, Space, StatedCuda, fields_of, parse_manifest
 from preheat.words.settings import SETTINGS, Setting, Settings, Source, resolve_settings
@@ -45,7 +45,7 @@ def test_every_scalar_key_of_the_manifest_is_a_setting() -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 def test_a_setting_is_written_as_the_manifest_writes_it(setting: Setting) -> None:
     *table, key = setting.key.split(".")
-    made = manifest_schema.schema()
+    made = schema.schema()
     described = (made["$defs"][TABLES[tuple(table)].__name__] if table else made)["properties"][key]
     written = described["items"] if setting.several else described
     assert setting.notation.json_schema.items() <= written.items()

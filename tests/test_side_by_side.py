@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from preheat import side_by_side
-from preheat.edges import capacity
-from preheat.side_by_side import SideBySide
+from preheat.edges.process import limits
+from preheat.making import concurrent
+from preheat.making.concurrent import SideBySide
 from preheat.words.proof import Proof
 from tests.support.index import Index
 from tests.support.platforms import Platform, fake_torch, make_platform
@@ -83,7 +83,7 @@ PROJECTS = (
 )
 
 pytestmark = pytest.mark.skipif(
-    side_by_side.proofs_at_once() < 2, reason="needs 2 processors, and 4 GB of available memory"
+    concurrent.proofs_at_once() < 2, reason="needs 2 processors, and 4 GB of available memory"
 )
 
 
@@ -165,18 +165,18 @@ def test_a_package_that_hangs_beside_others_is_waited_for_once(worker: Worker) -
 def test_a_proof_that_others_wait_for_too_long_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(side_by_side, "_PATIENCE", 0.1)
+    monkeypatch.setattr(concurrent, "_PATIENCE", 0.1)
     good = Proof(package="good", ok=True)
 
     def endless(stop: threading.Event) -> None:
         assert stop.wait(60)
 
     trials = (
-        side_by_side._Trial(key="good", run=lambda stop: good),
-        side_by_side._Trial(key="endless", run=endless),
+        concurrent._Trial(key="good", run=lambda stop: good),
+        concurrent._Trial(key="endless", run=endless),
     )
     nobody = SideBySide(installer=None, outcomes=(), progress=None)  # type: ignore[arg-type]
-    begun: list[side_by_side._Begun] = []
+    begun: list[concurrent._Begun] = []
     with ThreadPoolExecutor(2) as pool:
         nobody._go_on(iter(trials), pool, begun)
         assert [each.future.done() for each in begun] == [True, False]
@@ -284,7 +284,7 @@ def test_a_quota_counts_as_so_many_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], processors: int | None
 ) -> None:
     limit(tmp_path, monkeypatch, files)
-    assert capacity.available_processors() == (processors or len(os.sched_getaffinity(0)))
+    assert limits.available_processors() == (processors or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.parametrize(
@@ -312,9 +312,9 @@ def test_a_limit_on_memory_counts_without_what_is_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], left: int
 ) -> None:
     limit(tmp_path, monkeypatch, files)
-    assert capacity.available_memory() == left
+    assert limits.available_memory() == left
     limit(tmp_path / "none", monkeypatch, {"memory.max": "max"})
-    assert capacity.available_memory() > left
+    assert limits.available_memory() > left
 
 
 def limit(place: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
@@ -322,4 +322,4 @@ def limit(place: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.rstrip() + "\n")
-    monkeypatch.setattr(capacity, "_CGROUP", place)
+    monkeypatch.setattr(limits, "_CGROUP", place)

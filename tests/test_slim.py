@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preheat.decisions.slimming import removable
-from preheat.edges.manifest_edit import add_excludes
+from preheat.edges.manifest.edit import add_excludes
 from preheat.words.errors import ManifestError
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform

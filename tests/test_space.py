@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges.conda import unused_packages
-from preheat.edges.watch import Gauge, watch
+from preheat.edges.cleaning.conda import unused_packages
+from preheat.edges.disk.usage import Gauge, watch
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
 from tests.support.starts import Ground, package

@@ -23,8 +23,8 @@ from preheat.decisions.stand_ins import (
     stems,
     suffices,
 )
-from preheat.edges.pack import read_index
-from preheat.edges.thinning import held_by, thinned
+from preheat.edges.store.pack import read_index
+from preheat.edges.store.thinning import held_by, thinned
 from preheat.words.layer import LayerFacts
 from preheat.words.lock import Archive, Contents, Locked
 from preheat.words.stand_in import Library, LibraryDirectory

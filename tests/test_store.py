@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from preheat.edges import disk
-from preheat.edges.disk import rename_new, write_atomically
-from preheat.edges.shelf import FACTS
-from preheat.edges.store import Store
+from preheat.edges.disk import atomic
+from preheat.edges.disk.atomic import rename_new, write_atomically
+from preheat.edges.store.shelf import FACTS
+from preheat.edges.store.store import Store
 from preheat.words.errors import StoreError
 from preheat.words.layer import LayerFacts
 from preheat.words.plan import Verdict
@@ -57,7 +57,7 @@ def staged(place: Path, text: str = "A=1") -> Path:
 
 def without_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
     """A filesystem that has no RENAME_NOREPLACE, as FUSE ones answer."""
-    monkeypatch.setattr(disk, "_rename_noreplace", lambda source, target: errno.EINVAL)
+    monkeypatch.setattr(atomic, "_rename_noreplace", lambda source, target: errno.EINVAL)
 
 
 @pytest.fixture(params=["syscall", "fallback"])
@@ -232,7 +232,7 @@ def test_a_small_file_that_cannot_be_written_leaves_the_old_one_and_no_other(
 # -- staging -------------------------------------------------------------------------------------
 
 HOLD = (
-    "import sys, time\nfrom pathlib import Path\nfrom preheat.edges.store import Store\n"
+    "import sys, time\nfrom pathlib import Path\nfrom preheat.edges.store.store import Store\n"
     "with Store(Path(sys.argv[1])).stage() as place:\n"
     "    (place / 'half-made').touch()\n"
     "    print(place, flush=True)\n"
@@ -433,7 +433,7 @@ def test_a_store_that_is_a_file_is_refused_with_a_hint(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_a_full_disk_publishes_nothing_and_says_what_to_do(tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom preheat.edges.store import *\n"
+        "import os, sys\nfrom pathlib import Path\nfrom preheat.edges.store.store import *\n"
         "from preheat.words.errors import StoreError\n"
         "from tests.test_store import facts\n"
         "store = Store(Path(sys.argv[1]))\nstore.prepare()\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from preheat import following
+from preheat import pointer
 from tests.support.index import Index
 from tests.support.platforms import Platform
 from tests.support.wheels import Project, install_tree
@@ -79,7 +79,7 @@ def next_is_warm(worker: Worker, *arguments: str, **environment: str) -> bool:
     return bool(said.report["warm"])
 
 
-def pointer(worker: Worker) -> Path:
+def pointer_file(worker: Worker) -> Path:
     """The one pointer in the store."""
     (file,) = (file for file in (worker.store / "starts").iterdir() if file.suffix != ".json")
     return file
@@ -268,7 +268,7 @@ def path_file_added(worker: Worker) -> Iterator[None]:
 
 @contextmanager
 def pointer_replaced(worker: Worker, change: Callable[[bytes], bytes]) -> Iterator[None]:
-    file = pointer(worker)
+    file = pointer_file(worker)
     data = file.read_bytes()
     file.write_bytes(change(data))
     try:
@@ -314,19 +314,19 @@ def test_a_flipped_byte_anywhere_in_the_pointer_makes_the_next_start_cold(
         "for where in range(len(data)):\n"
         "    with open(file, 'wb') as out:\n"
         "        out.write(data[:where] + bytes([data[where] ^ 0xFF]) + data[where + 1:])\n"
-        "    if not following.examine(manifest, store)[1]:\n"
+        "    if not pointer.examine(manifest, store)[1]:\n"
         "        followed.append(where)\n"
         "open(file, 'wb').write(data)\n"
-        "print(followed, not following.examine(manifest, store)[1])\n"
+        "print(followed, not pointer.examine(manifest, store)[1])\n"
     )
-    arguments = (settled.manifest, settled.store, pointer(settled))
+    arguments = (settled.manifest, settled.store, pointer_file(settled))
     assert settled.python(code, *map(str, arguments)) == "[] True"
 
 
 def test_a_pointer_of_another_format_makes_the_next_start_cold(settled: Worker) -> None:
-    facts = following.read_pointer(str(pointer(settled)))
+    facts = pointer.read_pointer(str(pointer_file(settled)))
     assert facts is not None
-    other = following.pack_pointer({**facts, "format": facts["format"] - 1})
+    other = pointer.pack_pointer({**facts, "format": facts["format"] - 1})
     with pointer_replaced(settled, lambda _: other):
         assert not next_is_warm(settled)
 
@@ -353,7 +353,7 @@ def test_the_pointer_of_one_environment_does_not_serve_another(
 def test_after_a_damaged_pointer_the_layers_are_reused_and_the_pointer_is_whole_again(
     settled: Worker,
 ) -> None:
-    file = pointer(settled)
+    file = pointer_file(settled)
     file.write_bytes(file.read_bytes()[:-7])
     again = settled.warm_inside()
     assert (again.exit, again.report["warm"], again.status("app")) == (0, False, "reused")

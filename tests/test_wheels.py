@@ -14,8 +14,8 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
-from preheat.edges import transport
-from preheat.edges.wheels import Reader, contents_of
+from preheat.edges.index import transport
+from preheat.edges.index.wheels import Reader, contents_of
 from preheat.words.lock import Archive, Contents, Locked
 from tests.support.index import Index
 from tests.support.wheels import Project, damage, escaping_wheel

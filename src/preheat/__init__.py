@@ -13,7 +13,7 @@ from preheat.start import PackageState, Ready, warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from preheat.api import check_and_install_package, cleanup_disk_space
+    from preheat.compat import check_and_install_package, cleanup_disk_space
     from preheat.words.errors import PreheatError, RequiredPackageError
 
 __all__ = [
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(errors, name)
     if name in ("check_and_install_package", "cleanup_disk_space"):
-        from preheat import api
+        from preheat import compat
 
-        return getattr(api, name)
+        return getattr(compat, name)
     raise AttributeError(f"module 'preheat' has no attribute {name!r}")

@@ -17,7 +17,8 @@ import sys
 import time
 
 from preheat.activation import activate
-from preheat.following import (
+from preheat.lease import SHARED, USERS_LAST, Lease, take
+from preheat.pointer import (
     UNPACK,
     doomed,
     examine,
@@ -26,7 +27,6 @@ from preheat.following import (
     pointer_file,
     read_pointer,
 )
-from preheat.lease import SHARED, USERS_LAST, Lease, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _go_cold_and_hold(
 def _go_cold(
     manifest: str, store: str | None, deadline: float | None, options: list[str]
 ) -> dict[str, Any]:
-    from preheat.edges import child
+    from preheat.edges.process import child
     from preheat.words.errors import PreheatError
 
     report = child.provision(manifest, store, deadline, options)

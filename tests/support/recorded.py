@@ -26,16 +26,16 @@ from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from preheat.decided import Decided
-from preheat.deciding import Decision, Workplace
+from preheat.cli.progress import Silent
 from preheat.decisions.plan import by_importance
-from preheat.edges.engine import Engine, Source
-from preheat.edges.manifest_file import read_manifest, read_settings
-from preheat.edges.shadow import make_shadow
-from preheat.edges.store import Store
-from preheat.edges.uv import Uv
-from preheat.pace import Pace
-from preheat.progress import Silent
+from preheat.edges.engine.engine import Engine, Source
+from preheat.edges.engine.metadata_venv import make_shadow
+from preheat.edges.engine.uv import Uv
+from preheat.edges.manifest.file import read_manifest, read_settings
+from preheat.edges.process.clock import Pace
+from preheat.edges.store.store import Store
+from preheat.planning.state import Decided
+from preheat.planning.survey import Decision, Workplace
 from preheat.words.coupling import COMPANIONS
 from preheat.words.cuda import Cuda, Fact
 from preheat.words.manifest import Manifest, Package

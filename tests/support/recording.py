@@ -27,9 +27,9 @@ from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel
 from packaging.version import Version
 
 from preheat.decisions.imports import territory
-from preheat.edges.engine import Source
-from preheat.edges.ranges import Ranges
-from preheat.edges.wheels import Reader, contents_of
+from preheat.edges.engine.engine import Source
+from preheat.edges.index.ranges import Ranges
+from preheat.edges.index.wheels import Reader, contents_of
 from preheat.words.engine import Request, Solved
 from preheat.words.lock import Archive, Contents, Locked
 from preheat.words.manifest import Index as Indexes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,3 +70,12 @@ class Freed:
     def bytes(self) -> int:
         """All of it together."""
         return sum(size for _, size in self.tiers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shortage:
+    """What must be free on the filesystem of a path; inodes None where they do not matter."""
+
+    path: Path
+    bytes: int
+    inodes: int | None = None

@@ -1,0 +1,1 @@
+"""One command's work each; nothing is printed here."""

@@ -1,0 +1,1 @@
+"""What can be freed: caches, leftovers, and layers that nobody uses."""

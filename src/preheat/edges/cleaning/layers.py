@@ -1,0 +1,173 @@
+"""Stale layers: which may go, and taking them away while others start.
+
+Whoever starts writes its lease and then looks at what is marked to go; a collector writes that
+mark and then looks at the leases. So one of the two always sees the other, and a layer that is in
+use is never taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from preheat import pointer
+from preheat.edges.disk.atomic import clock, write_atomically
+from preheat.edges.disk.deletion import erase
+from preheat.edges.disk.volumes import read_volumes
+from preheat.edges.store.leases import EVERYTHING, Leases
+from preheat.edges.store.shelf import Shelf
+from preheat.edges.store.staging import Staging
+from preheat.edges.store.store import Store
+from preheat.words.errors import StoreError
+
+# Between a layer's publication and the lease of whoever uses it lie seconds.
+_FRESH = 600.0
+# Network filesystems cache names and leases for a second or so.
+_SETTLING = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stale:
+    """A layer that nobody alive holds, in one of its forms.
+
+    Attributes:
+        shelf: where it is.
+        used: unix time of its last use.
+        current: a pointer of the store names it: a start with that manifest would use it.
+    """
+
+    shelf: Shelf
+    digest: str
+    used: float
+    current: bool
+
+    @property
+    def place(self) -> Path:
+        """Its directory or its file."""
+        return self.shelf.place(self.digest)
+
+
+def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[Stale, ...]:
+    """The layers that may go, those without a pointer first, then by their last use.
+
+    Args:
+        store: where they are.
+        spared: digests that stay.
+        besides: our own lease's name.
+    """
+    held = store.leases.names(besides=besides)
+    if EVERYTHING in held:
+        return ()
+    pointed = dict(_pointed(store))
+    found = []
+    for shelf in store.shelves:
+        now = clock(shelf.directory) if shelf.packed else clock(store.root / "leases")
+        for digest in shelf.digests() - held - frozenset(spared):
+            with contextlib.suppress(OSError):
+                made = shelf.witness(digest).stat().st_mtime
+                used = max(made, pointed.get(digest, 0.0))
+                if now - made > _FRESH:
+                    current = digest in pointed
+                    found.append(Stale(shelf=shelf, digest=digest, used=used, current=current))
+    return tuple(sorted(found, key=lambda each: (each.current, each.used, each.digest)))
+
+
+def available(store: Store) -> frozenset[str]:
+    """The layers that are there to stay, packed or not: to be looked at with a lease in hand."""
+    maybe = (store.ready, store.packs if store.packed else None, store.image)
+    shelves = [shelf for shelf in maybe if shelf is not None]
+    found = (shelf.digests() - frozenset(pointer.doomed(str(shelf.base))) for shelf in shelves)
+    return frozenset().union(*found)
+
+
+def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generator[str, None, None]:
+    """Takes those layers of a shelf away, one after the other, as long as it is iterated.
+
+    A layer that a start has come to hold meanwhile stays.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    mark = shelf.base / pointer.DOOMED
+    text = "\n".join([staging.lease.name, *digests])
+    if _is_marked(staging.leases, mark):
+        # Another collector is at work.
+        return
+    write_atomically(mark, text.encode())
+    try:
+        if not read_volumes({"store": staging.root})[0].quota_known:
+            # Leases are there, also those on layers of the local disk.
+            time.sleep(_SETTLING)
+        if mark.read_text(encoding="utf-8") != text:
+            return
+        for digest in digests:
+            held = staging.leases.names(besides=staging.lease.name)
+            if digest in held or EVERYTHING in held:
+                continue
+            if _take_away(shelf, digest, staging):
+                yield digest
+    except OSError as error:
+        raise StoreError(f"the mark {mark} cannot be read: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            if mark.read_text(encoding="utf-8") == text:
+                mark.unlink()
+
+
+def drop_void_mark(store: Store) -> None:
+    """Removes the mark of a collector that was killed."""
+    for base in dict.fromkeys((store.root, store.local)):
+        mark = base / pointer.DOOMED
+        if mark.exists() and not _is_marked(store.leases, mark):
+            with contextlib.suppress(OSError):
+                mark.unlink()
+
+
+def _take_away(shelf: Shelf, digest: str, staging: Staging) -> bool:
+    """Whether it is gone, at once for whoever looks: a file is, a directory is when renamed."""
+    place = shelf.place(digest)
+    try:
+        if shelf.packed:
+            place.unlink()
+            return True
+        # In staging of its own filesystem: what a kill leaves there goes with the dead.
+        aside = shelf.base / "staging" / staging.lease.name
+        aside.mkdir(parents=True, exist_ok=True)
+        place.rename(aside / f"stale-{digest}")
+    except OSError:
+        return False
+    erase(aside / f"stale-{digest}")
+    if aside != staging.place:
+        erase(aside)
+    return True
+
+
+def _is_marked(leases: Leases, mark: Path) -> bool:
+    try:
+        holder = mark.read_text(encoding="utf-8").split("\n", 1)[0]
+    except OSError:
+        return False
+    return leases.lives(holder)
+
+
+def _pointed(store: Store) -> Iterator[tuple[str, float]]:
+    """Layers that pointers name, with the last use that the pointer's own time tells."""
+    try:
+        files = [entry for entry in os.scandir(store.starts) if not entry.name.endswith(".json")]
+    except OSError:
+        return
+    latest: dict[str, float] = {}
+    for file in files:
+        facts = pointer.read_pointer(file.path)
+        if facts is None:
+            continue
+        with contextlib.suppress(OSError):
+            used = file.stat().st_mtime
+            for layer in facts["layers"]:
+                digest = os.path.basename(layer)
+                latest[digest] = max(used, latest.get(digest, 0.0))
+    yield from latest.items()

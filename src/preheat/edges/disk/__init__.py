@@ -1,0 +1,1 @@
+"""Files and filesystems: atomic writes, removal, free space."""

@@ -1,0 +1,1 @@
+"""uv: resolves, downloads, unpacks and links."""

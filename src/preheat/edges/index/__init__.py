@@ -1,0 +1,1 @@
+"""The package index, read by HTTP: pages, and wheels' directories by range."""

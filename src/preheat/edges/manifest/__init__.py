@@ -1,0 +1,1 @@
+"""The manifest's file: read, checked, edited."""

@@ -1,0 +1,1 @@
+"""What the image provides: interpreter, distributions, CUDA."""

@@ -1,0 +1,1 @@
+"""Processes of ours, and what they may take: time, processors, memory."""

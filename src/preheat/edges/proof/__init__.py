@@ -1,0 +1,1 @@
+"""The fresh interpreter that imports what is promised."""

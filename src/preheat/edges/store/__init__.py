@@ -1,0 +1,1 @@
+"""Where layers live, and all that is kept beside them."""

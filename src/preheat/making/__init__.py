@@ -1,0 +1,1 @@
+"""From a plan to layers: fetched, installed, proved, published, reported."""

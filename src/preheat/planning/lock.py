@@ -1,0 +1,201 @@
+"""Which lock counts: one that was given, one that is kept, a new one, or the best of the old."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from preheat.decisions.fallback import best_lock
+from preheat.decisions.identity import digest, manifest_digest, platform_digest
+from preheat.edges.engine.engine import Engine
+from preheat.edges.engine.lock_file import read_lock, write_lock
+from preheat.edges.index.wheels import Reader, load_http
+from preheat.edges.process.clock import Pace
+from preheat.edges.store.claims import Claims
+from preheat.edges.store.store import Store
+from preheat.planning.cuda_bounds import resolve_around
+from preheat.planning.resolve import Question, Resolution, from_lock
+from preheat.words.errors import LockError, ResolutionError
+from preheat.words.lock import Lock
+from preheat.words.notation import redact
+from preheat.words.order import Order
+
+_EMPTY = Lock(distributions=(), manifest="", platform="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The resolution that counts.
+
+    Attributes:
+        unanswered: package name to why the index could not be asked about it.
+        kept: where the store keeps it; None where it was given, or is not kept.
+    """
+
+    resolution: Resolution
+    unanswered: dict[str, str]
+    kept: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locks:
+    """The locks of a store, for one start.
+
+    Attributes:
+        claims: of the start; None where a new resolution is not kept.
+    """
+
+    order: Order
+    store: Store
+    pace: Pace
+    reader: Reader
+    claims: Claims | None
+
+    def answer(self, question: Question, engine: Engine) -> Answer:
+        """The resolution to go by.
+
+        Raises:
+            LockError: a lock was given that is not for this manifest and platform.
+            ResolutionError: the engine fails for another reason than a silent index.
+        """
+        if self.order.lock is not None:
+            return self._from(self._given(self.order.lock, question), question)
+        kept = self._kept(question)
+        if kept is not None:
+            return replace(self._from(kept, question), kept=self._file(question))
+        if not question.packages:
+            return self._from(_EMPTY, question)
+        with self._claimed(question):
+            made_meanwhile = self._kept(question)
+            if made_meanwhile is not None:
+                return replace(self._from(made_meanwhile, question), kept=self._file(question))
+            return self._anew(question, engine)
+
+    def _anew(self, question: Question, engine: Engine) -> Answer:
+        try:
+            with self.pace.stage("resolve"), ThreadPoolExecutor(1) as aside:
+                # While the engine is at work, this process waits.
+                aside.submit(load_http)
+                found = resolve_around(question, (engine, self.reader), self.order.settings.cuda)
+        except ResolutionError as error:
+            if not error.data.get("unreachable"):
+                raise
+            self.pace.listener.event("index-unreachable", reason=error.message)
+            return self._from_the_past(question, str(error.data["why"]))
+        kept = None
+        if self.claims is not None:
+            kept = self._file(question)
+            write_lock(found.lock, found.contents, kept)
+        return Answer(resolution=found, unanswered=found.unanswered, kept=kept)
+
+    @contextlib.contextmanager
+    def _claimed(self, question: Question) -> Iterator[None]:
+        """Of many that ask the same, one asks the index; the others read its answer."""
+        if self.claims is None:
+            yield
+            return
+        told = False
+
+        def wait(seconds: float) -> bool:
+            nonlocal told
+            if not told:
+                self.pace.listener.event("waiting", what="the resolution of another start")
+                told = True
+            return not all(self.pace.late(package) for package in question.packages)
+
+        with self.claims.claimed(self._file(question).name, wait):
+            yield
+
+    def _from(self, lock: Lock, question: Question) -> Answer:
+        return Answer(resolution=from_lock(lock, question, self.reader), unanswered={})
+
+    def _given(self, file: Path, question: Question) -> Lock:
+        lock = read_lock(file)
+        if lock.manifest != manifest_digest(question.manifest, question.protect):
+            raise LockError(
+                f"{file} was made for another manifest", hint="make it again: preheat lock"
+            )
+        if lock.platform != platform_digest(question.platform):
+            raise LockError(
+                f"{file} was made for another platform (other Python, or other distributions)",
+                hint="make it again on this platform: preheat lock",
+            )
+        uncovered = [p.name for p in question.packages if p.name not in lock.packages]
+        if uncovered:
+            raise LockError(
+                f"{file} was made where {', '.join(uncovered)} was not wanted",
+                hint="make it again on this machine: preheat lock",
+            )
+        return lock
+
+    def _kept(self, question: Question) -> Lock | None:
+        """The resolution of an earlier start; one with refusals holds until they are retried."""
+        if self.order.retry:
+            return None
+        own, *baked = self._files(question)
+        # The image's holds whatever its age: another answer would be for other layers than it has.
+        ages = self.order.settings.retry_after, float("inf")
+        found = (
+            self._kept_in(f, question, age) for f, age in zip([own, *baked], ages, strict=False)
+        )
+        return next(filter(None, found), None)
+
+    def _kept_in(self, file: Path, question: Question, oldest: float) -> Lock | None:
+        try:
+            lock = read_lock(file)
+            age = time.time() - file.stat().st_mtime
+        except (LockError, OSError):
+            return None
+        wanted = {package.name for package in question.packages}
+        if not wanted <= set(lock.packages):
+            # A condition is met now that was not then.
+            return None
+        refused = dict(lock.refused)
+        if any(package.required and package.name in refused for package in question.packages):
+            # What the worker cannot live without is asked for at every start.
+            return None
+        fresh = not lock.refused or age < oldest
+        return lock if fresh or self.order.settings.offline else None
+
+    def _from_the_past(self, question: Question, why: str) -> Answer:
+        """The last good layers serve while the index is silent."""
+        found = best_lock(question.packages, question.platform, self._older(question))
+        lock, missing = found or (_EMPTY, question.packages)
+        named = self.order.settings.index.url
+        where = f" ({redact(named)})" if named else ""
+        reason = f"{why}{where}, and the store has no earlier resolution of it"
+        if self.order.settings.offline:
+            reason = "offline, and neither the platform nor the store has it"
+        return Answer(
+            resolution=from_lock(lock, question, self.reader),
+            unanswered={package.name: self.pace.late(package) or reason for package in missing},
+        )
+
+    def _older(self, question: Question) -> list[Lock]:
+        suffix = f"-{platform_digest(question.platform)[:16]}.toml"
+        places = self.store.places("locks")
+        files = [f for p in places for f in p.glob("*.toml") if f.name.endswith(suffix)]
+        locks = []
+        for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
+            with contextlib.suppress(LockError):
+                lock = read_lock(file)
+                # What is protected now may not have been then.
+                if not any(lock.find(name) for name in question.held):
+                    locks.append(lock)
+        return locks
+
+    def _file(self, question: Question) -> Path:
+        return self._files(question)[0]
+
+    def _files(self, question: Question) -> tuple[Path, ...]:
+        # A lock names addresses: one that another index answered would be asked there again.
+        index = self.order.settings.index
+        places = [redact(place) for place in (index.url or "", *index.extra, *index.find_links)]
+        stated = asdict(self.order.settings.cuda)
+        told = [stated] if any(stated.values()) else []
+        asked = digest([manifest_digest(question.manifest, question.protect), places, *told])
+        return self.store.lock_files(asked, platform_digest(question.platform))
