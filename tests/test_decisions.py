@@ -462,7 +462,7 @@ def planned(
     )
     planner = Planner(
         composition=composed,
-        settled={},
+        fixed={},
         known=known or Known(),
         room=room(free),
         measure=MEASURE,

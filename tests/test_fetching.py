@@ -76,19 +76,19 @@ def test_an_error_of_the_disk_is_told_to_whoever_would_publish_after_it(
     with Ahead(cast("Any", None), cast("Any", None)) as ahead:
         ahead.begin(())
         ahead.sync(tmp_path)
-        ahead.settle()
+        ahead.wait_until_synced()
         monkeypatch.setattr(fetch, "sync_filesystem", refuse)
         ahead.sync(tmp_path)
         for _ in range(2):
             with pytest.raises(OSError, match="Input/output"):
-                ahead.settle()
+                ahead.wait_until_synced()
 
 
 def test_what_was_dropped_meanwhile_need_not_reach_the_disk(tmp_path: Path) -> None:
     with Ahead(cast("Any", None), cast("Any", None)) as ahead:
         ahead.begin(())
         ahead.sync(tmp_path / "gone")
-        ahead.settle()
+        ahead.wait_until_synced()
 
 
 def test_what_was_fetched_beside_a_package_that_fails_is_planned_anew(

@@ -367,7 +367,7 @@ def test_a_layer_that_came_to_be_held_meanwhile_stays(store: Store) -> None:
         with holder(store.root / "leases", "b"):
             assert list(taking) == []
     assert store.layers() == {"b"}
-    assert not (store.root / pointer.DOOMED).exists()
+    assert not (store.root / pointer.PENDING_REMOVAL).exists()
 
 
 def test_a_start_that_sees_its_layer_marked_does_not_use_it(store: Store) -> None:
@@ -388,11 +388,11 @@ def test_a_start_that_sees_its_layer_marked_does_not_use_it(store: Store) -> Non
 
 def test_the_mark_of_a_collector_that_was_killed_holds_nobody_up(store: Store) -> None:
     publish(store, "a")
-    (store.root / pointer.DOOMED).write_text("gone\na", encoding="utf-8")
+    (store.root / pointer.PENDING_REMOVAL).write_text("gone\na", encoding="utf-8")
     assert available(store) == frozenset()
     drop_void_mark(store)
     assert available(store) == {"a"}
-    assert not (store.root / pointer.DOOMED).exists()
+    assert not (store.root / pointer.PENDING_REMOVAL).exists()
 
 
 def test_two_collectors_do_not_get_into_each_others_way(store: Store) -> None:

@@ -17,7 +17,8 @@ from tests.support.index import Index
 from tests.support.platforms import Platform
 from tests.support.wheels import Project, install_tree
 from tests.support.workers import GOOD, Result, Worker, distributions_in, entry, make_host
-from tests.test_import_budget import AFFORDABLE, HEAVY
+from tests.test_floors import WARM_STANDARD_LIBRARY, is_ours
+from tests.test_import_budget import HEAVY
 
 Change = Callable[[Worker], AbstractContextManager[None]]
 
@@ -169,7 +170,7 @@ def test_a_warm_start_imports_nothing_heavy(settled: Worker) -> None:
     is_warm, added = json.loads(said)
     assert is_warm
     # The lease of a start is locked too.
-    assert set(added) <= AFFORDABLE | {"fcntl"}
+    assert {name for name in added if not is_ours(name)} <= WARM_STANDARD_LIBRARY
     assert not set(added) & HEAVY
 
 
@@ -307,7 +308,7 @@ def test_a_flipped_byte_anywhere_in_the_pointer_makes_the_next_start_cold(
     """One process asks for each byte: following a pointer must never raise, whatever it holds."""
     code = (
         "import sys\n"
-        "from preheat import following\n"
+        "from preheat import pointer\n"
         "manifest, store, file = sys.argv[1:]\n"
         "data = open(file, 'rb').read()\n"
         "followed = []\n"

@@ -139,7 +139,7 @@ class Lease:
         self._released = False
 
     @classmethod
-    def nobodys(cls) -> Lease:
+    def none(cls) -> Lease:
         """A lease on nothing, where none can be written."""
         made = cls("", -1, 0.0)
         made._released = True

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMAT = 4
 UNPACK = "its layers are packed, and not unpacked on this machine yet"
 """Why a start is not warm where that is all it lacks."""
-DOOMED = "doomed"
+PENDING_REMOVAL = "pending_removal"
 """In a store: the lease of a collector, and the layers that it is about to take away."""
 
 # Where things are: the pointer itself says that of its layers.
@@ -237,10 +237,10 @@ def _stated_store(text: bytes) -> str | None:
     return None
 
 
-def doomed(store: str) -> list[str]:
+def pending_removal(store: str) -> list[str]:
     """Layers that a collector is about to take away."""
     try:
-        with open(os.path.join(store, DOOMED), encoding="utf-8") as file:
+        with open(os.path.join(store, PENDING_REMOVAL), encoding="utf-8") as file:
             return file.read().split("\n")[1:]
     except OSError:
         return []

@@ -20,10 +20,10 @@ from preheat.activation import activate
 from preheat.lease import SHARED, USERS_LAST, Lease, take
 from preheat.pointer import (
     UNPACK,
-    doomed,
     examine,
     first_gone,
     note,
+    pending_removal,
     pointer_file,
     read_pointer,
 )
@@ -171,8 +171,8 @@ def hold(facts: Mapping[str, Any]) -> Lease | None:
         lease = take(os.path.join(facts["store"], "leases"), layers, USERS_LAST)
     except OSError:
         # A store that cannot be written can still be started from.
-        lease = Lease.nobodys()
-    going = doomed(facts["local"] or facts["store"])
+        lease = Lease.none()
+    going = pending_removal(facts["local"] or facts["store"])
     if any(layer in layers for layer in going) or first_gone(facts):
         lease.release()
         return None

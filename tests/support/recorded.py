@@ -29,10 +29,10 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from preheat.cli.progress import Silent
 from preheat.decisions.plan import by_importance
 from preheat.edges.engine.engine import Engine, Source
-from preheat.edges.engine.metadata_venv import make_shadow
+from preheat.edges.engine.metadata_venv import make_metadata_venv
 from preheat.edges.engine.uv import Uv
 from preheat.edges.manifest.file import read_manifest, read_settings
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.store import Store
 from preheat.planning.state import Decided
 from preheat.planning.survey import Decision, Workplace
@@ -139,7 +139,7 @@ class OfAnotherPython(Engine):
     @cached_property
     def _uv(self) -> Uv:
         own = dataclasses.replace(self._platform.interpreter, version=machine.python_version())
-        shadow = make_shadow(
+        shadow = make_metadata_venv(
             dataclasses.replace(self._platform, interpreter=own), self._scratch / "shadow"
         )
         return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
@@ -205,7 +205,7 @@ def decide_on(platform: Platform, manifest: Manifest, place: Path, index: str | 
         manifest_file=MANIFEST,
         executable=sys.executable,
     )
-    decision = OnRecord(order, Store(place / "store"), Pace(Silent(), None))
+    decision = OnRecord(order, Store(place / "store"), Clock(Silent(), None))
     decision.recorded = platform
     scratch = place / "engine"
     scratch.mkdir()

@@ -318,7 +318,7 @@ def _installed(
     request = Request(requirements=tuple(requirements))
     outcome = engine.resolve(request)
     if not isinstance(outcome, Solved):
-        raise SystemExit(f"{requirements} cannot be had: {outcome.wall}")
+        raise SystemExit(f"{requirements} cannot be had: {outcome.solver_output}")
     located = engine.locate(outcome.pins, request)
     reader = Reader([place / "contents"], indexes=(), timeout=_TIMEOUT, remember=False)
     contents = reader.read(located)

@@ -139,7 +139,7 @@ def run(
     if held is None:
         # A collector was faster; what it took is made again.
         document = _go_cold(options, {"deadline": deadline}, retry=retry, locked=locked)
-        held = _held(document) or lease.Lease.nobodys()
+        held = _held(document) or lease.Lease.none()
     environment = _environment_of(document)
     if document["shared"]:
         environment[lease.SHARED] = held.file

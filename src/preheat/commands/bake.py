@@ -16,7 +16,7 @@ from preheat.decisions.baking import choose, filling, image_first
 from preheat.decisions.plan import by_importance
 from preheat.edges.disk.atomic import answering
 from preheat.edges.disk.deletion import erase
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.open import open_store
 from preheat.edges.store.store import BAKED, Store
 from preheat.making.provision import Provision
@@ -106,8 +106,8 @@ class Bake:
         return open_store(self._image_order.settings)
 
     def _decide(self, workplace: Workplace) -> Decided:
-        pace = Pace(self.listener, None)
-        return Decision(self._image_order, self._image_store, pace).decide(workplace)
+        clock = Clock(self.listener, None)
+        return Decision(self._image_order, self._image_store, clock).decide(workplace)
 
     def _placed(self, decided: Decided) -> Baked:
         packages, planner = self.order.manifest.package, decided.planner

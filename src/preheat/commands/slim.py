@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from preheat.decisions.baking import composing_order
 from preheat.decisions.slimming import removable
 from preheat.edges.disk.atomic import answering
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.proof.runner import Limits, Stack, opened
 from preheat.edges.store import thinning
 from preheat.edges.store.open import open_store
@@ -45,7 +45,7 @@ class Slimmer:
 
     def __init__(self, order: Order, listener: Listener) -> None:
         self._order = order
-        self._pace = Pace(listener, None)
+        self._clock = Clock(listener, None)
         self._store = open_store(order.settings)
 
     def find(self) -> Slimming:
@@ -65,7 +65,7 @@ class Slimmer:
         scratch = staging.place / "engine"
         scratch.mkdir()
         workplace = Workplace(scratch=scratch, cache=staging.cache, staging=staging)
-        decided = Decision(self._order, self._store, self._pace).decide(workplace)
+        decided = Decision(self._order, self._store, self._clock).decide(workplace)
         planner, packages = decided.planner, self._order.manifest.package
         ordered = composing_order(planner, packages, planner.known.baked)
         steps = planner.plan(ordered).steps
@@ -92,7 +92,7 @@ class Slimmer:
         limits = Limits(seconds=self._order.settings.import_timeout, place=staging.place)
         if not ready.packages:
             return Slimming(spares=(), payload=0, unchecked=())
-        with self._pace.stage("trace"):
+        with self._clock.stage("trace"):
             loaded = {
                 thinning.source_of(path) for path in opened(ready.packages, ready.stack, limits)
             }
@@ -103,10 +103,10 @@ class Slimmer:
         def holds(names: frozenset[str]) -> bool:
             nonlocal tries
             tries += 1
-            self._pace.listener.progress(f"prove without {len(names)} distributions", tries, total)
+            self._clock.listener.progress(f"prove without {len(names)} distributions", tries, total)
             return self._holds(ready, names, staging)
 
-        with self._pace.stage("prove without"):
+        with self._clock.stage("prove without"):
             gone = removable([spare.name for spare in spares], holds)
         return Slimming(
             spares=tuple(replace(spare, removable=spare.name in gone) for spare in spares),

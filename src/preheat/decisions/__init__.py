@@ -1,1 +1,1 @@
-"""Floor 1: pure decisions. Same values in, same values out; no file, clock, process or network."""
+"""Pure decisions. Same values in, same values out; no file, clock, process or network."""

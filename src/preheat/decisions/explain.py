@@ -1,4 +1,4 @@
-"""One readable sentence out of the solver's wall of text."""
+"""One readable sentence out of the solver's solver_output of text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
 
 
 def sentence(
-    wall: str,
+    solver_output: str,
     package: str,
     protected: Mapping[str, str | None],
     coupled: Mapping[str, str] = _NOTHING,
@@ -48,14 +48,14 @@ def sentence(
     """Why a package cannot be had.
 
     Args:
-        wall: what uv wrote.
+        solver_output: what uv wrote.
         package: the package of the manifest that it was asked to add.
         protected: canonical name to the platform's version, None where the platform lacks it
             and preheat will not bring it.
         coupled: canonical name of what must go with the platform's torch to the words that say
             which version does.
     """
-    text = re.sub(r"\s+", " ", wall)
+    text = re.sub(r"\s+", " ", solver_output)
     for match in _DEPENDS.finditer(_distribute(text)):
         who, which, needed, bound = match.groups()
         name = canonicalize_name(needed)

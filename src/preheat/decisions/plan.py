@@ -93,7 +93,7 @@ class Planner:
     """Decides, package after package, what to do.
 
     Attributes:
-        settled: packages that are decided already: on the platform, unmet conditions, refused.
+        fixed: packages that are decided already: on the platform, unmet conditions, refused.
         bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
         notes: package name to what is to be said of its installation.
         remarks: the same by the name of a distribution that the layer brings.
@@ -103,7 +103,7 @@ class Planner:
     """
 
     composition: Composition
-    settled: Mapping[str, Step]
+    fixed: Mapping[str, Step]
     known: Known
     room: Room
     measure: Measure
@@ -159,9 +159,9 @@ class Planner:
 
     def step(self, package: Package, progress: Progress, later: tuple[Package, ...]) -> Step:
         """What to do for one package, given what earlier ones have placed."""
-        if package.name in self.settled:
-            return self.settled[package.name]
-        coming = tuple(p for p in later if p.name not in self.settled)
+        if package.name in self.fixed:
+            return self.fixed[package.name]
+        coming = tuple(p for p in later if p.name not in self.fixed)
         layer = self.composition.layer(package, progress.placed, coming)
         version = self._version(package)
         refusal = self.composition.escaping(layer) or self.composition.clash(layer, progress.placed)

@@ -1,1 +1,1 @@
-"""Floor 3: one module for each outside thing: the interpreter, the engine, the index, the disk."""
+"""One package for each outside thing: disk, processes, platform, index, engine, store."""

@@ -170,7 +170,7 @@ class SideBySide:
                         return
                     stack = over
                     progress.accept(step)
-                if installer.pace.late(package):
+                if installer.clock.why_late(package):
                     return
                 yield _Trial(key=key, run=partial(self._alone, package, stack))
             good.append(package)
@@ -197,7 +197,7 @@ class SideBySide:
         """
         installer = self.installer
         fetched = installer.ahead.arrived(step) if step.action is Action.INSTALL else None
-        if fetched is None or installer.pace.late(step.package):
+        if fetched is None or installer.clock.why_late(step.package):
             return None
         installer.prepare(step, fetched.place, fetched.seconds)
         return with_staged(beneath, step, fetched.place, installer.store)
@@ -208,7 +208,7 @@ class SideBySide:
 
     def _alone(self, package: Package, stack: Stack, stop: threading.Event) -> Proof:
         decided = self.installer.decided
-        with self.installer.pace.part("prove", package.name, {}):
+        with self.installer.clock.part("prove", package.name, {}):
             return decided.prover.run([package], stack, decided.platform, stop)[0]
 
     def _together(

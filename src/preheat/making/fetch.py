@@ -12,7 +12,7 @@ from types import TracebackType
 from preheat.edges.cleaning.layers import available
 from preheat.edges.disk.atomic import sync_filesystem
 from preheat.edges.disk.usage import Gauge, watch
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.process.limits import available_processors
 from preheat.edges.store import staged_layer
 from preheat.edges.store.staging import Staging
@@ -52,7 +52,7 @@ class Fetcher:
 
     order: Order
     store: Store
-    pace: Pace
+    clock: Clock
     decided: Decided
 
     def fetch(self, step: Step, target: Path) -> Arrived:
@@ -72,7 +72,7 @@ class Fetcher:
                 step.distributions,
                 target,
                 self.decided.request,
-                timeout=self.pace.left(step.package),
+                timeout=self.clock.left(step.package),
             )
         contents = self.decided.planner.composition.contents
         staged_layer.check(target, [(d, contents[d.name]) for d in step.distributions])
@@ -88,7 +88,7 @@ class Fetcher:
         least = self.order.settings.space.keep_free // 2
 
         def told(size: int, free: int) -> None:
-            self.pace.listener.progress(label, min(size, total - 1), total, free=free)
+            self.clock.listener.progress(label, min(size, total - 1), total, free=free)
 
         def short(free: int) -> None:
             self.decided.engine.interrupt(
@@ -207,7 +207,7 @@ class Ahead:
         if self._aside is not None:
             self._syncs.append(self._aside.submit(_sync_if_there, place))
 
-    def settle(self) -> None:
+    def wait_until_synced(self) -> None:
         """Waits for that.
 
         The kernel tells an error once, and it may be about anything on that filesystem: from the
@@ -241,7 +241,7 @@ class Ahead:
         try:
             directory = self._staging.directory(f"layer-{step.layer[:16]}")
             place = held.enter_context(directory)
-            with self._fetcher.pace.part("install", step.package.name, seconds):
+            with self._fetcher.clock.part("install", step.package.name, seconds):
                 arrived = self._fetcher.fetch(step, place)
         except BaseException:
             held.close()

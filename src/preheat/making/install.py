@@ -16,7 +16,7 @@ from preheat.edges.disk.atomic import failed, refusal
 from preheat.edges.disk.deletion import erase
 from preheat.edges.index.wheels import Reader
 from preheat.edges.platform.fatbin import device_code
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store import staged_layer
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
@@ -59,9 +59,9 @@ class Installer:
         return self.fetcher.store
 
     @property
-    def pace(self) -> Pace:
+    def clock(self) -> Clock:
         """The clock of this start."""
-        return self.fetcher.pace
+        return self.fetcher.clock
 
     @property
     def decided(self) -> Decided:
@@ -73,12 +73,12 @@ class Installer:
         decided, step = self.decided, outcome.step
         layers = [*progress.layers, step.layer]
         for source in decided.unbuilt(step):
-            if skip_late(self.pace, outcome):
+            if skip_late(self.clock, outcome):
                 break
             try:
                 with (
                     self._claimed(source.key, step) as claimed,
-                    self.pace.part("build", step.package.name, outcome.seconds),
+                    self.clock.part("build", step.package.name, outcome.seconds),
                 ):
                     kept = decided.builder.kept_of(source)
                     if kept is None and claimed:
@@ -90,7 +90,7 @@ class Installer:
                 self._fail(outcome, failure, verdict_key(layers, step.package, decided.platform))
                 break
             if kept is None:
-                skip_late(self.pace, outcome)
+                skip_late(self.clock, outcome)
                 break
             decided = decided.with_wheel(source, kept, reader)
         return decided
@@ -111,7 +111,7 @@ class Installer:
                 self._bring(outcome)
                 self._reuse(outcome, names, key)
                 self._pack(outcome)
-            elif self.proofs.get(key) or not skip_late(self.pace, outcome):
+            elif self.proofs.get(key) or not skip_late(self.clock, outcome):
                 # What was proved before the deadline is not late for having waited for others.
                 self._make(outcome, progress, names, key)
         except (InstallError, StoreError, OSError) as error:
@@ -135,7 +135,7 @@ class Installer:
                 self._judge(outcome, self._finish(outcome, proof, place, fetched.arrived), key)
             return
         with self._claimed(outcome.step.layer, outcome.step) as claimed:
-            if not claimed and skip_late(self.pace, outcome):
+            if not claimed and skip_late(self.clock, outcome):
                 return
             if not self._is_made(outcome, key):
                 self._judge(outcome, self._install(outcome, progress), key)
@@ -153,14 +153,14 @@ class Installer:
         def wait(seconds: float) -> bool:
             nonlocal told
             if not told:
-                self.pace.listener.event("waiting", package=step.package.name, layer=step.layer)
+                self.clock.listener.event("waiting", package=step.package.name, layer=step.layer)
                 told = True
-            self.pace.listener.progress(f"wait for another start: {step.package.name}", 0, 1)
-            return not self.pace.late(step.package)
+            self.clock.listener.progress(f"wait for another start: {step.package.name}", 0, 1)
+            return not self.clock.why_late(step.package)
 
         with self.staging.claims.claimed(key, wait) as claimed:
             if told:
-                self.pace.listener.progress(f"wait for another start: {step.package.name}", 1, 1)
+                self.clock.listener.progress(f"wait for another start: {step.package.name}", 1, 1)
             yield claimed
 
     def _is_made(self, outcome: Outcome, key: str) -> bool:
@@ -182,9 +182,9 @@ class Installer:
         step = outcome.step
         if not step.layer or step.layer in self.store.layers():
             return
-        with self.pace.part("unpack", step.package.name, outcome.seconds):
+        with self.clock.part("unpack", step.package.name, outcome.seconds):
             facts = self.store.unpack(
-                step.layer, self.staging, lambda seconds: not self.pace.late(step.package)
+                step.layer, self.staging, lambda seconds: not self.clock.why_late(step.package)
             )
             outcome.actual = facts.disk
 
@@ -197,9 +197,9 @@ class Installer:
         if made is not None:
             self._judge(outcome, made, key)
             return
-        if skip_late(self.pace, outcome):
+        if skip_late(self.clock, outcome):
             return
-        with self.pace.part("prove", outcome.step.package.name, {}):
+        with self.clock.part("prove", outcome.step.package.name, {}):
             stack = stack_of(self.store, self.decided.platform.interpreter, layers)
             needed = loads(outcome.step, self.store.layer(outcome.step.layer))
             proof = prover.run(
@@ -211,9 +211,9 @@ class Installer:
 
     def _fail(self, outcome: Outcome, error: InstallError, key: str) -> None:
         outcome.status, outcome.reason = "failed", error.message
-        outcome.trace = str(error.data.get("wall", ""))
+        outcome.trace = str(error.data.get("output", ""))
         outcome.short_of_space = bool(error.data.get("full")) or self._is_full()
-        if skip_late(self.pace, outcome):
+        if skip_late(self.clock, outcome):
             return
         if outcome.short_of_space:
             outcome.status = "skipped"
@@ -242,7 +242,7 @@ class Installer:
 
     def _judge(self, outcome: Outcome, proof: Proof, key: str) -> None:
         outcome.seconds["prove"] = round(proof.seconds, 3)
-        if not proof.ok and skip_late(self.pace, outcome):
+        if not proof.ok and skip_late(self.clock, outcome):
             return
         self.decided.prover.remember(key, proof)
         if not proof.ok:
@@ -252,7 +252,7 @@ class Installer:
         """Into staging, and on from there."""
         step = outcome.step
         with self.staging.directory(f"layer-{step.layer[:16]}") as target:
-            with self.pace.part("install", step.package.name, outcome.seconds):
+            with self.clock.part("install", step.package.name, outcome.seconds):
                 arrived = self.fetcher.fetch(step, target)
             proof = self._prove(outcome, progress, target)
             return self._finish(outcome, proof, target, arrived)
@@ -269,7 +269,7 @@ class Installer:
             InstallError: it is for other GPUs, or the disk is full.
         """
         if step.bytecode == "all":
-            with self.pace.part("compile", step.package.name, seconds):
+            with self.clock.part("compile", step.package.name, seconds):
                 final = self.store.layer(step.layer)
                 staged_layer.compile_bytecode(place, final, self.decided.platform.interpreter)
         self._refuse_other_gpus(step, place)
@@ -281,7 +281,7 @@ class Installer:
         beneath = stack_of(self.store, self.decided.platform.interpreter, progress.layers)
         stack = with_staged(beneath, step, target, self.store)
         prover, platform = self.decided.prover, self.decided.platform
-        with self.pace.part("prove", step.package.name, {}):
+        with self.clock.part("prove", step.package.name, {}):
             if self.only:
                 return prover.only(step.package, stack, step.layer, platform)
             return prover.run([step.package], stack, platform)[0]
@@ -306,7 +306,7 @@ class Installer:
         self.ahead.sync(target)
         self.decided.refuse_changed_platform()
         measured = staged_layer.measure(target)
-        self.ahead.settle()
+        self.ahead.wait_until_synced()
         outcome.actual = measured.disk
         facts = LayerFacts(
             digest=step.layer,
@@ -349,7 +349,7 @@ class Installer:
         reason = f"it does not fit on the volume of {self.store.root}"
         if self.decided.measured_anew().planner.room.takes_packs(size):
             try:
-                with self.pace.part("pack", step.package.name, outcome.seconds):
+                with self.clock.part("pack", step.package.name, outcome.seconds):
                     file = self.store.pack(step.layer)
                 if refusal(file.parent) not in _FULL:
                     return
@@ -358,7 +358,7 @@ class Installer:
                     file.unlink()
             except StoreError as error:
                 reason = error.message
-        self.pace.listener.event("not-packed", package=step.package.name, reason=reason)
+        self.clock.listener.event("not-packed", package=step.package.name, reason=reason)
 
     def _is_kept(self, digest: str) -> bool:
         image = self.store.image
@@ -366,9 +366,9 @@ class Installer:
         return in_image or self.store.packs.place(digest).exists()
 
 
-def skip_late(pace: Pace, outcome: Outcome) -> bool:
+def skip_late(clock: Clock, outcome: Outcome) -> bool:
     """Only this start is in a hurry: the next one tries again."""
-    late = pace.late(outcome.step.package)
+    late = clock.why_late(outcome.step.package)
     if late:
         outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
     return late is not None

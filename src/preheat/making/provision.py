@@ -21,7 +21,7 @@ from preheat.edges.cleaning.layers import drop_void_mark
 from preheat.edges.disk.atomic import answering
 from preheat.edges.disk.deletion import erase
 from preheat.edges.engine.lock_file import write_lock
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store import child_bootstrap
 from preheat.edges.store.open import open_store
 from preheat.edges.store.pointer_writer import Left, keep_report, leave_pointer
@@ -81,10 +81,10 @@ class Provision:
 
     def __init__(self, order: Order, listener: Listener) -> None:
         self.order = order
-        self._pace = Pace(listener, order.settings.deadline)
+        self._clock = Clock(listener, order.settings.deadline)
         self._packages = image_first(order.manifest.package, order.only or ())
         self._store = open_store(order.settings)
-        self._decision = Decision(order, self._store, self._pace)
+        self._decision = Decision(order, self._store, self._clock)
 
     def plan(self) -> tuple[Plan, Report]:
         """The plan, and the report of a start that has not happened; nothing on disk changes.
@@ -175,7 +175,7 @@ class Provision:
             low = bool(decided.planner.shortages(self._packages))
         if low:
             erase(staging.cache)
-            self._pace.listener.event("cleaned", tier="what a killed start had fetched")
+            self._clock.listener.event("cleaned", tier="what a killed start had fetched")
 
     def _decide(self, staging: Staging, torch: TorchAhead | None = None) -> Decided:
         scratch = staging.place / "engine"
@@ -198,7 +198,7 @@ class Provision:
         return RoomMaker(
             order=self.order,
             store=self._store,
-            pace=self._pace,
+            clock=self._clock,
             packages=self._packages,
             staging=staging,
         )
@@ -272,7 +272,7 @@ class Provision:
         for _ in range(_OLDER_TRIED):
             failed = outcome.step.failed or outcome.step.distributions
             broken = outcome.status == "failed" or bool(outcome.step.failed)
-            if not broken or not outcome.remembered or self._pace.late(package):
+            if not broken or not outcome.remembered or self._clock.why_late(package):
                 break
             if self.order.lock is not None:
                 # Nothing but what a given lock names.
@@ -305,7 +305,7 @@ class Provision:
             outcome = self._planned(course, package, later)
             outcome.seconds |= seconds
         if outcome.good:
-            last = all(each.name in course.decided.planner.settled for each in later)
+            last = all(each.name in course.decided.planner.fixed for each in later)
             only = last and not _work_beside(course.outcomes, later, course.decided)
             installer = replace(self._installer(course), last=last, only=only)
             installer.make_ready(outcome, course.progress)
@@ -316,7 +316,7 @@ class Provision:
         return decided.outcome(decided.planner.step(package, course.progress, later))
 
     def _tell(self, outcome: Outcome) -> None:
-        self._pace.listener.event(
+        self._clock.listener.event(
             outcome.status,
             package=outcome.step.package.name,
             version=outcome.step.version,
@@ -326,7 +326,7 @@ class Provision:
         )
 
     def _fetcher(self, decided: Decided) -> Fetcher:
-        return Fetcher(order=self.order, store=self._store, pace=self._pace, decided=decided)
+        return Fetcher(order=self.order, store=self._store, clock=self._clock, decided=decided)
 
     def _installer(self, course: _Course) -> Installer:
         fetcher = self._fetcher(course.decided)
@@ -337,7 +337,7 @@ class Provision:
     def _announce(self, decided: Decided) -> Plan:
         plan = decided.planner.plan(self._packages)
         installs = [step for step in plan.steps if step.action is Action.INSTALL]
-        self._pace.listener.event(
+        self._clock.listener.event(
             "planned",
             install=[step.package.name for step in installs],
             download_mb=round(sum(step.download for step in installs) / 1e6, 1),
@@ -367,7 +367,7 @@ class Provision:
                 if proof is not None:
                     outcome.status, outcome.trace = "failed", proof.trace
                     outcome.reason = f"works alone, not with the others: {proof.reason}"
-                    skip_late(self._pace, outcome)
+                    skip_late(self._clock, outcome)
         place = child_bootstrap.of_layers(self._store, decided.platform.interpreter, layers)
         return Active(layers=stack.layers, hooked=stack.hooked, bootstrap=str(place))
 
@@ -381,7 +381,7 @@ class Provision:
             outcomes=outcomes,
             active=active,
         )
-        return account.report(self._pace, self._store)
+        return account.report(self._clock, self._store)
 
     def _leave(
         self, decided: Decided, outcomes: Sequence[Outcome], report: Report, active: Active
@@ -426,9 +426,9 @@ def _has_room_ahead(plan: Plan, decided: Decided) -> bool:
 
 def _work_beside(outcomes: Sequence[Outcome], later: Sequence[Package], decided: Decided) -> bool:
     """Whether other packages work, made before or provided by the platform."""
-    settled = (decided.planner.settled[each.name] for each in later)
+    fixed = (decided.planner.fixed[each.name] for each in later)
     return any(outcome.good for outcome in outcomes) or any(
-        step.action is Action.PLATFORM for step in settled
+        step.action is Action.PLATFORM for step in fixed
     )
 
 

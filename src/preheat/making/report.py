@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preheat.decisions.compose import Composition
 from preheat.decisions.protect import protected
 from preheat.edges.disk.volumes import read_volumes
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.store import Store
 from preheat.words.order import Order
 from preheat.words.outcome import Outcome
@@ -43,19 +43,19 @@ class Account:
     outcomes: Sequence[Outcome]
     active: Active
 
-    def report(self, pace: Pace, store: Store) -> Report:
+    def report(self, clock: Clock, store: Store) -> Report:
         """The report, as of now."""
         return Report(
             ready=all(o.good for o in self.outcomes if o.required),
             warm=False,
-            seconds=round(pace.seconds, 3),
+            seconds=round(clock.seconds, 3),
             packages=tuple(_package(outcome, store) for outcome in self.outcomes),
             capabilities=self._capabilities(),
             paths=self.active.layers,
             volumes=_volumes(self.volumes),
-            stages=(*pace.stages, *_by_package(self.outcomes)),
+            stages=(*clock.stages, *_by_package(self.outcomes)),
             platform=_platform(self.platform, self.order.settings.protected),
-            started=pace.started,
+            started=clock.started,
             store=str(store.root),
             bootstrap=self.active.bootstrap,
             local=str(store.local) if store.packed else "",

@@ -9,7 +9,7 @@ from pathlib import Path
 from preheat.decisions.plan import Progress, load_of
 from preheat.edges.cleaning.cleaner import Cleaner
 from preheat.edges.disk.volumes import is_over, read_volumes
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.planning.state import Decided
@@ -30,7 +30,7 @@ class RoomMaker:
 
     order: Order
     store: Store
-    pace: Pace
+    clock: Clock
     packages: tuple[Package, ...]
     staging: Staging
 
@@ -53,7 +53,7 @@ class RoomMaker:
     def after_shortage(self, decided: Decided, outcome: Outcome, progress: Progress) -> Decided:
         """What can go goes, so that the package is planned again with what is left."""
         progress.measured_anew()
-        self.pace.listener.event(
+        self.clock.listener.event(
             "short-of-space", package=outcome.step.package.name, reason=outcome.reason
         )
         shortages = [
@@ -81,7 +81,7 @@ class RoomMaker:
             # Where a write was refused and statvfs shows room, a quota is full: it cannot be seen.
             freed = cleaner.clean() if is_over(shortage) else cleaner.until_over(shortage)
             for name, size in freed.tiers:
-                self.pace.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
+                self.clock.listener.event("cleaned", tier=name, mb=round(size / 1e6, 1))
         return decided.measured_anew()
 
     @property

@@ -84,7 +84,7 @@ class _Unpacking:
             # From here on no collector takes them: what is marked to go may be gone already.
             staging.lease.hold(digests)
             bases = (self.store.root, self.store.local)
-            going = {digest for base in bases for digest in pointer.doomed(str(base))}
+            going = {digest for base in bases for digest in pointer.pending_removal(str(base))}
             if not going.isdisjoint(digests):
                 raise StoreError("a layer of it is being taken away")
             lacking = [digest for digest in digests if digest not in self.store.layers()]

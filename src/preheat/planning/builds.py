@@ -22,7 +22,7 @@ from preheat.edges.engine.build import Built, Job
 from preheat.edges.engine.engine import Engine
 from preheat.edges.platform.build_tools import read_workshop
 from preheat.edges.platform.fatbin import device_code_of_wheel
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.edges.store.wheelhouse import Kept, sha256_of
@@ -62,7 +62,7 @@ class Builder:
 
     order: Order
     store: Store
-    pace: Pace
+    clock: Clock
     platform: Platform
     prover: Prover
 
@@ -101,7 +101,7 @@ class Builder:
 
     def missing(self, source: Unbuilt) -> str | None:
         """The sentence that says what a build of it lacks here; None where it may begin."""
-        limits, left = source.package.build_limits, self.pace.left(source.package)
+        limits, left = source.package.build_limits, self.clock.left(source.package)
         why = refusal(self._workshop(), limits, source.target, left)
         wheel = self.expected(source).wheel
         return f"nobody has built {wheel} for this platform, and {why}" if why else None
@@ -161,13 +161,13 @@ class Builder:
         """
         package, workshop = source.package, self._workshop()
         count = jobs(workshop, package.build_limits)
-        left = self.pace.left(package)
+        left = self.clock.left(package)
         budget = package.build_limits.time if left is None else min(package.build_limits.time, left)
         label = f"build {package.name}"
 
         def told(seconds: float) -> None:
             # As a part of what is allowed: how much of it is done, no compiler tells.
-            self.pace.listener.progress(label, min(seconds / budget, 0.99), 1)
+            self.clock.listener.progress(label, min(seconds / budget, 0.99), 1)
 
         job = Job(
             source=source.locked,
@@ -176,7 +176,7 @@ class Builder:
             seconds=budget,
             told=told,
         )
-        self.pace.listener.event(
+        self.clock.listener.event(
             "building", package=package.name, jobs=count, budget_s=round(budget)
         )
         with staging.directory(f"build-{source.locked.name}") as target:
@@ -186,7 +186,7 @@ class Builder:
                 raise self._failed(source, error) from error
             provenance = self._provenance(source, built, workshop, count)
             kept = self.store.built.keep(built.wheel, provenance)
-        self.pace.listener.event(
+        self.clock.listener.event(
             "built",
             package=package.name,
             wheel=provenance.filename,
@@ -197,7 +197,7 @@ class Builder:
 
     def _failed(self, source: Unbuilt, error: InstallError) -> InstallError:
         """What it failed by; remembered, unless the machine, the network or a deadline did it."""
-        if self.pace.late(source.package) or error.data.get("passing"):
+        if self.clock.why_late(source.package) or error.data.get("passing"):
             return error
         if error.data.get("deadline"):
             minutes = source.package.build_limits.time / 60

@@ -40,13 +40,13 @@ def resolve_around(
         ResolutionError: the index does not answer.
     """
     found = resolve(question, *edges)
-    loose = _refusing(question, found)
-    if loose:
-        question, found = _loosened(replace(question, loose=loose), found, edges)
+    unpinned = _refusing(question, found)
+    if unpinned:
+        question, found = _with_unpinned(replace(question, unpinned=unpinned), found, edges)
     bounds = tuple(_bounds(question, found, stated))
     if not bounds:
         return found
-    nearer = resolve(replace(question, shunned=(*question.shunned, *bounds)), *edges)
+    nearer = resolve(replace(question, exclusions=(*question.exclusions, *bounds)), *edges)
     lost = nearer.refused.keys() | nearer.unanswered.keys()
     return found if lost - found.refused.keys() - found.unanswered.keys() else nearer
 
@@ -54,14 +54,18 @@ def resolve_around(
 def _refusing(question: Question, found: Resolution) -> frozenset[str]:
     """NVIDIA's distributions of the platform that the solver names where it refuses a package."""
     own = (name for name in question.held if is_candidate(name, question.protect))
-    return frozenset(name for name in own if any(name in wall for wall in found.walls.values()))
+    return frozenset(
+        name
+        for name in own
+        if any(name in solver_output for solver_output in found.solver_outputs.values())
+    )
 
 
-def _loosened(
+def _with_unpinned(
     question: Question, strict: Resolution, edges: tuple[Engine, Reader]
 ) -> tuple[Question, Resolution]:
     """Without the bounds that only exact versions meet, if all that is taken then is served."""
-    before = replace(question, loose=frozenset())
+    before = replace(question, unpinned=frozenset())
     found = resolve(question, *edges)
     unserved = {p.name for p in question.packages if not _is_served(p, question, found)}
     if unserved:
@@ -79,8 +83,11 @@ def _loosened(
         packages=strict.lock.packages,
         refused=tuple(sorted({**found.refused, **kept}.items())),
     )
-    walls = {**found.walls, **{name: strict.walls[name] for name in kept}}
-    return question, replace(found, lock=lock, walls=walls)
+    solver_outputs = {
+        **found.solver_outputs,
+        **{name: strict.solver_outputs[name] for name in kept},
+    }
+    return question, replace(found, lock=lock, solver_outputs=solver_outputs)
 
 
 def _is_served(package: Package, question: Question, found: Resolution) -> bool:
@@ -92,7 +99,7 @@ def _is_served(package: Package, question: Question, found: Resolution) -> bool:
     return all(
         suffices(question.held[name], asked_of(name, texts))
         for name in whole.needs(package)
-        if name in question.loose
+        if name in question.unpinned
     )
 
 

@@ -14,7 +14,7 @@ from preheat.decisions.identity import digest, manifest_digest, platform_digest
 from preheat.edges.engine.engine import Engine
 from preheat.edges.engine.lock_file import read_lock, write_lock
 from preheat.edges.index.wheels import Reader, load_http
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.claims import Claims
 from preheat.edges.store.store import Store
 from preheat.planning.cuda_bounds import resolve_around
@@ -51,7 +51,7 @@ class Locks:
 
     order: Order
     store: Store
-    pace: Pace
+    clock: Clock
     reader: Reader
     claims: Claims | None
 
@@ -77,14 +77,14 @@ class Locks:
 
     def _anew(self, question: Question, engine: Engine) -> Answer:
         try:
-            with self.pace.stage("resolve"), ThreadPoolExecutor(1) as aside:
+            with self.clock.stage("resolve"), ThreadPoolExecutor(1) as aside:
                 # While the engine is at work, this process waits.
                 aside.submit(load_http)
                 found = resolve_around(question, (engine, self.reader), self.order.settings.cuda)
         except ResolutionError as error:
             if not error.data.get("unreachable"):
                 raise
-            self.pace.listener.event("index-unreachable", reason=error.message)
+            self.clock.listener.event("index-unreachable", reason=error.message)
             return self._from_the_past(question, str(error.data["why"]))
         kept = None
         if self.claims is not None:
@@ -103,9 +103,9 @@ class Locks:
         def wait(seconds: float) -> bool:
             nonlocal told
             if not told:
-                self.pace.listener.event("waiting", what="the resolution of another start")
+                self.clock.listener.event("waiting", what="the resolution of another start")
                 told = True
-            return not all(self.pace.late(package) for package in question.packages)
+            return not all(self.clock.why_late(package) for package in question.packages)
 
         with self.claims.claimed(self._file(question).name, wait):
             yield
@@ -172,7 +172,9 @@ class Locks:
             reason = "offline, and neither the platform nor the store has it"
         return Answer(
             resolution=from_lock(lock, question, self.reader),
-            unanswered={package.name: self.pace.late(package) or reason for package in missing},
+            unanswered={
+                package.name: self.clock.why_late(package) or reason for package in missing
+            },
         )
 
     def _older(self, question: Question) -> list[Lock]:

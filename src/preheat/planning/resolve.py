@@ -37,16 +37,16 @@ class Question:
 
     Attributes:
         protect: names and patterns of the protected set.
-        shunned: constraints that leave out wheels which are for another platform.
-        loose: protected names that count as there in whatever version is asked for.
+        exclusions: constraints that leave out wheels which are for another platform.
+        unpinned: protected names that count as there in whatever version is asked for.
     """
 
     manifest: Manifest
     packages: tuple[Package, ...]
     platform: Platform
     protect: tuple[str, ...]
-    shunned: tuple[str, ...] = ()
-    loose: frozenset[str] = frozenset()
+    exclusions: tuple[str, ...] = ()
+    unpinned: frozenset[str] = frozenset()
 
     @cached_property
     def held(self) -> dict[str, str]:
@@ -81,17 +81,17 @@ class Question:
         """The engine's request for those packages, where those versions are decided already."""
         chosen = tuple(packages)
         decided = tuple(f"{pin.name}=={pin.version}" for pin in pins)
-        held = {name: version for name, version in self.held.items() if name not in self.loose}
+        held = {name: version for name, version in self.held.items() if name not in self.unpinned}
         return Request(
             requirements=tuple(text for package in chosen for text in package.requires),
             constraints=(
                 *constraints(held, self.absent),
                 *(f"{name}{specifier}" for name, specifier in sorted(self.coupled.items())),
-                *self.shunned,
+                *self.exclusions,
                 *decided,
             ),
             overrides=tuple(text for package in chosen for text in package.override),
-            excludes=tuple(sorted({*excludes, *self.loose})),
+            excludes=tuple(sorted({*excludes, *self.unpinned})),
             wheels_only=_own_names(package for package in chosen if not package.may_build),
             no_isolation=_own_names(p for p in chosen if not p.build_isolation),
         )
@@ -102,7 +102,7 @@ class Resolution:
     """A lock with what its archives hold, and the request that it answers.
 
     Attributes:
-        walls: what the solver said about each refused package, in its own words.
+        solver_outputs: what the solver said about each refused package, in its own words.
         avoided: name to why a release of it was left out that would have been chosen.
         unanswered: package name to why the index could not be asked about it.
     """
@@ -110,7 +110,7 @@ class Resolution:
     lock: Lock
     contents: dict[str, Contents]
     request: Request
-    walls: dict[str, str] = field(default_factory=dict)
+    solver_outputs: dict[str, str] = field(default_factory=dict)
     avoided: dict[str, str] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)
 
@@ -127,9 +127,9 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         ResolutionError: the index does not answer. Nothing is known about the packages then.
     """
     refused = _refused_by_name(question.packages)
-    unfit, shunned = _unfit(question, engine)
+    unfit, exclusions = _unfit(question, engine)
     refused |= unfit
-    question = replace(question, shunned=(*question.shunned, *shunned))
+    question = replace(question, exclusions=(*question.exclusions, *exclusions))
     packages = tuple(p for p in question.packages if p.name not in refused)
     excludes = {name for package in packages for name in package.exclude}
     misfits = _Misfits(question.platform)
@@ -139,7 +139,7 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         resolution = _locate(question, search, (engine, reader))
         avoided = misfits.found(resolution)
         if avoided:
-            question = replace(question, shunned=(*question.shunned, *avoided))
+            question = replace(question, exclusions=(*question.exclusions, *avoided))
             continue
         wanted = _wanted_after_all(question, search, resolution)
         if not wanted:
@@ -148,10 +148,10 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         excludes -= wanted
     protected_names: dict[str, str | None] = {**question.held, **dict.fromkeys(question.absent)}
     for package in packages:
-        wall = search.walls.get(package.name)
-        if wall is not None:
-            refused[package.name] = misfits.behind(wall, package) or sentence(
-                wall, package.name, protected_names, question.goes_with_torch
+        solver_output = search.solver_outputs.get(package.name)
+        if solver_output is not None:
+            refused[package.name] = misfits.behind(solver_output, package) or sentence(
+                solver_output, package.name, protected_names, question.goes_with_torch
             )
     lock = replace(
         resolution.lock,
@@ -161,7 +161,7 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     return replace(
         resolution,
         lock=lock,
-        walls=search.walls,
+        solver_outputs=search.solver_outputs,
         unanswered=search.unanswered,
         avoided=misfits.why,
     )
@@ -237,7 +237,7 @@ class _Search:
     Attributes:
         kept: packages that are in the solution.
         solved: the solution.
-        walls: what the solver said about each package that it refused.
+        solver_outputs: what the solver said about each package that it refused.
         unanswered: package name to why the index could not be asked about it.
     """
 
@@ -245,7 +245,7 @@ class _Search:
         self.excludes = frozenset(excludes)
         self.kept: list[Package] = []
         self.solved = Solved(pins=())
-        self.walls: dict[str, str] = {}
+        self.solver_outputs: dict[str, str] = {}
         self.unanswered: dict[str, str] = {}
         self._question = question
         self._engine = engine
@@ -283,7 +283,7 @@ class _Search:
             self.kept.append(package)
             self.solved = outcome
         elif not outcome.unreachable:
-            self.walls[package.name] = outcome.wall
+            self.solver_outputs[package.name] = outcome.solver_output
         elif outcome.silent or len(self.unanswered) + 1 == of:
             raise _unreachable(outcome)
         else:
@@ -315,24 +315,24 @@ class _Misfits:
                 avoided.append(f"{each.name}<0" if many else avoiding(each))
         return avoided
 
-    def behind(self, wall: str, package: Package) -> str | None:
+    def behind(self, solver_output: str, package: Package) -> str | None:
         """The sentence about the one that is why a package cannot be had; None if none is."""
         for name, why in self.why.items():
-            if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", wall):
+            if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", solver_output):
                 return why if name in package.names else f"it needs {name}: {why}"
         return None
 
 
 def _silence(outcome: Unsolved) -> str:
-    if "401 Unauthorized" in outcome.wall:
+    if "401 Unauthorized" in outcome.solver_output:
         return "the index refuses to answer (401 Unauthorized): check its credentials"
     return "the index does not answer for something that it needs"
 
 
 def _unreachable(outcome: Unsolved) -> ResolutionError:
-    refuses = "401 Unauthorized" in outcome.wall
+    refuses = "401 Unauthorized" in outcome.solver_output
     return ResolutionError(
-        "the index does not answer: " + outcome.wall.replace("\n", " ")[:400],
+        "the index does not answer: " + outcome.solver_output.replace("\n", " ")[:400],
         hint="check the network and the index settings; layers that are there go on serving",
         unreachable=True,
         why=_silence(outcome) if refuses else "the index cannot be reached",
@@ -364,7 +364,7 @@ def _unfit(question: Question, engine: Engine) -> tuple[dict[str, str], tuple[st
         constraints that leave the unfit versions out for the others.
     """
     refused: dict[str, str] = {}
-    shunned: list[str] = []
+    exclusions: list[str] = []
     for package in question.packages:
         if package.build_isolation:
             continue
@@ -372,11 +372,11 @@ def _unfit(question: Question, engine: Engine) -> tuple[dict[str, str], tuple[st
         for name in package.names:
             versions, has_source = engine.offered(name)
             found = {v: why for v in sorted(versions) if (why := label_refusal(v, target))}
-            shunned += [f"{name}!={version}" for version in found]
+            exclusions += [f"{name}!={version}" for version in found]
             if found and len(found) == len(versions) and not (has_source and package.may_build):
                 version, why = list(found.items())[-1]
                 refused[package.name] = f"no wheel of {name} is for this platform: {version} {why}"
-    return refused, tuple(shunned)
+    return refused, tuple(exclusions)
 
 
 def _wanted_after_all(question: Question, search: _Search, resolution: Resolution) -> set[str]:

@@ -34,7 +34,7 @@ class Decided:
         unanswered: the index was silent about some packages.
         sources: what there is as source only, and is compiled against the platform.
         builder: has wheels that are compiled against the platform.
-        walls: what the solver said about each package that it refused.
+        solver_outputs: what the solver said about each package that it refused.
         lock: where the store keeps the resolution; None where it keeps none.
     """
 
@@ -47,14 +47,14 @@ class Decided:
     request: Request
     prover: Prover
     unanswered: bool
-    walls: dict[str, str]
+    solver_outputs: dict[str, str]
     lock: Path | None
 
     def outcome(self, step: Step) -> Outcome:
         """The outcome to begin with: as planned."""
         planned = Outcome.planned(step)
         planned.lasting = not step.wanted
-        planned.trace = self.walls.get(step.package.name, "")
+        planned.trace = self.solver_outputs.get(step.package.name, "")
         return planned
 
     def unbuilt(self, step: Step) -> tuple[Unbuilt, ...]:

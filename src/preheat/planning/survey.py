@@ -25,7 +25,7 @@ from preheat.edges.platform import inventory
 from preheat.edges.platform.cuda import read_cuda
 from preheat.edges.platform.fingerprint import Fingerprint, fingerprint
 from preheat.edges.platform.probe import probe
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.edges.store.wheelhouse import Kept
@@ -69,10 +69,10 @@ class Workplace:
 class Decision:
     """Finds out, for one order, what is there and what is to be done."""
 
-    def __init__(self, order: Order, store: Store, pace: Pace) -> None:
+    def __init__(self, order: Order, store: Store, clock: Clock) -> None:
         self._order = order
         self._store = store
-        self._pace = pace
+        self._clock = clock
         self._packages = by_importance(order.manifest.package)
 
     def decide(self, workplace: Workplace) -> Decided:
@@ -81,7 +81,7 @@ class Decision:
         Raises:
             PreheatError: the platform or the lock is unusable.
         """
-        with self._pace.stage("probe"):
+        with self._clock.stage("probe"):
             platform = self._probe(workplace)
         # One after the other: nothing runs on the platform before its files are noted.
         with ThreadPoolExecutor(1, thread_name_prefix="preheat-aside") as aside:
@@ -91,7 +91,7 @@ class Decision:
     def _note(self, platform: Platform, workplace: Workplace) -> Fingerprint:
         if not workplace.lasting:
             return {}
-        with self._pace.stage("fingerprint"):
+        with self._clock.stage("fingerprint"):
             return fingerprint(platform.interpreter.sites)
 
     def _decide(
@@ -103,9 +103,9 @@ class Decision:
     ) -> Decided:
         """The rest, while files are noted; what needs them to be comes after `aside`'s work."""
         settings = self._order.settings
-        prover = Prover(self._order, self._store, self._pace, workplace.staging)
-        settled, platform = self._settle(platform, prover, before)
-        left = tuple(p for p in self._packages if p.name not in settled)
+        prover = Prover(self._order, self._store, self._clock, workplace.staging)
+        fixed, platform = self._detect(platform, prover, before)
+        left = tuple(p for p in self._packages if p.name not in fixed)
         if workplace.torch and len(left) > 1:
             aside.submit(workplace.torch.begin, platform)
             prover.ahead = workplace.torch
@@ -116,7 +116,7 @@ class Decision:
         locks = Locks(
             order=self._order,
             store=self._store,
-            pace=self._pace,
+            clock=self._clock,
             reader=self._reader(remember=workplace.lasting),
             claims=workplace.staging.claims if workplace.staging else None,
         )
@@ -125,14 +125,14 @@ class Decision:
         for package in left:
             reason = (answer.resolution.refused | answer.unanswered).get(package.name)
             if reason:
-                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
-        taking_part = tuple(p for p in left if p.name not in settled)
+                fixed[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+        taking_part = tuple(p for p in left if p.name not in fixed)
         if workplace.lasting and taking_part:
-            engine.settle()
+            engine.prepare()
         builder = Builder(
             order=self._order,
             store=self._store,
-            pace=self._pace,
+            clock=self._clock,
             platform=platform,
             prover=prover,
         )
@@ -143,8 +143,8 @@ class Decision:
         unbuilt = tuple(builder.sources(resolution.lock, taking_part))
         for name, reason in builder.refusals(unbuilt).items():
             package = next(p for p in taking_part if p.name == name)
-            settled[name] = Step(package=package, action=Action.SKIP, reason=reason)
-        taking_part = tuple(p for p in taking_part if p.name not in settled)
+            fixed[name] = Step(package=package, action=Action.SKIP, reason=reason)
+        taking_part = tuple(p for p in taking_part if p.name not in fixed)
         whole = composition(resolution, taking_part, platform)
         service = Service(composition=whole, protect=settings.protected, stated=settings.cuda)
         whole = replace(whole, stand_ins=service.stand_ins(), copies=service.copies())
@@ -153,7 +153,7 @@ class Decision:
         volumes = self._volumes(workplace)
         planner = Planner(
             composition=whole,
-            settled=settled,
+            fixed=fixed,
             known=Known(
                 layers=there,
                 packed=there - self._store.layers(),
@@ -167,9 +167,7 @@ class Decision:
                 volumes[0], version=platform.interpreter.version, bytecode=settings.compile
             ),
             bytecode=settings.compile,
-            notes={
-                s.package.name: builder.note(s) for s in unbuilt if s.package.name not in settled
-            },
+            notes={s.package.name: builder.note(s) for s in unbuilt if s.package.name not in fixed},
             remarks=remarks(resolution.lock.distributions, platform, resolution.avoided),
         )
         return Decided(
@@ -182,7 +180,7 @@ class Decision:
             request=resolution.request,
             prover=prover,
             unanswered=bool(answer.unanswered),
-            walls=resolution.walls,
+            solver_outputs=resolution.solver_outputs,
             lock=answer.kept,
         )
 
@@ -192,20 +190,20 @@ class Decision:
         Raises:
             ResolutionError: the index does not answer.
         """
-        with self._pace.stage("probe"):
+        with self._clock.stage("probe"):
             platform = self._probe(workplace)
-        prover = Prover(self._order, self._store, self._pace, None)
-        settled, platform = self._settle(platform, prover, None)
-        left = tuple(p for p in self._packages if p.name not in settled)
+        prover = Prover(self._order, self._store, self._clock, None)
+        fixed, platform = self._detect(platform, prover, None)
+        left = tuple(p for p in self._packages if p.name not in fixed)
         engine = self._engine(platform, (), workplace)
         question = self._question(platform, left)
-        with self._pace.stage("resolve"):
+        with self._clock.stage("resolve"):
             # What archives hold is true for ever: with it, a plan from the lock asks no index.
             return resolve_around(
                 question, (engine, self._reader(remember=True)), self._order.settings.cuda
             )
 
-    def _settle(
+    def _detect(
         self, platform: Platform, prover: Prover, before: Future[Fingerprint] | None
     ) -> tuple[dict[str, Step], Platform]:
         """Packages that need no layer: unwanted here, or provided by the platform and proved.
@@ -213,13 +211,13 @@ class Decision:
         What is there and broken counts as absent from then on: the second value is the platform
         without it, so that a layer is made instead.
         """
-        settled: dict[str, Step] = {}
+        fixed: dict[str, Step] = {}
         provided: list[Step] = []
         sound = platform
         for package in self._packages:
             reason = unmet(package.when, platform)
             if reason:
-                settled[package.name] = Step(
+                fixed[package.name] = Step(
                     package=package, action=Action.SKIP, reason=reason, wanted=False
                 )
                 continue
@@ -236,21 +234,21 @@ class Decision:
                 )
                 provided.append(step)
             elif reason := useless(package, platform):
-                settled[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
+                fixed[package.name] = Step(package=package, action=Action.SKIP, reason=reason)
         if provided and before is not None:
             before.result()
-        with self._pace.stage("detect"):
+        with self._clock.stage("detect"):
             proofs = prover.provided([step.package for step in provided], platform)
         for step in provided:
             proof = proofs[step.package.name]
             if proof.ok:
-                settled[step.package.name] = step
+                fixed[step.package.name] = step
             else:
                 sound = sound.without(step.package.names, RecordState.BROKEN)
-                self._pace.listener.event(
+                self._clock.listener.event(
                     "not-importable", package=step.package.name, reason=proof.reason
                 )
-        return settled, sound
+        return fixed, sound
 
     def _probe(self, workplace: Workplace) -> Platform:
         settings = self._order.settings
@@ -286,7 +284,7 @@ class Decision:
         settings = self._order.settings
 
         def patience() -> float | None:
-            left = [self._pace.left(package) for package in packages]
+            left = [self._clock.left(package) for package in packages]
             return None if None in left else max((t for t in left if t is not None), default=None)
 
         source = Source(

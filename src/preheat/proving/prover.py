@@ -11,7 +11,7 @@ from dataclasses import replace
 from preheat.decisions.coupling import explained
 from preheat.decisions.identity import digest, verdict_key
 from preheat.decisions.preload import in_any_order, missed, same_over
-from preheat.edges.process.clock import Pace
+from preheat.edges.process.clock import Clock
 from preheat.edges.proof.provided_names import brought
 from preheat.edges.proof.runner import Limits, Preloaded, Stack, first_failure, prove
 from preheat.edges.store.staging import Staging
@@ -71,7 +71,7 @@ class Prover:
     Args:
         order: limits, and how long a failure is remembered.
         store: where verdicts are kept.
-        pace: the clock; a proof ends with the deadline.
+        clock: the clock; a proof ends with the deadline.
         staging: of the start. What packages write goes there, so that nothing of a start that is
             killed stays in TMPDIR. None for a plan, which writes no verdict either.
 
@@ -79,11 +79,11 @@ class Prover:
         ahead: torch, imported before it is needed; None where nothing is proved together.
     """
 
-    def __init__(self, order: Order, store: Store, pace: Pace, staging: Staging | None) -> None:
+    def __init__(self, order: Order, store: Store, clock: Clock, staging: Staging | None) -> None:
         self.ahead: TorchAhead | None = None
         self._settings = order.settings
         self._store = store
-        self._pace = pace
+        self._clock = clock
         self._remembers = staging is not None
         self._place = staging.place if staging else None
         self._begin = time.time()
@@ -117,7 +117,7 @@ class Prover:
             stack = Stack(interpreter=platform.interpreter, layers=())
             for package, proof in zip(unknown, self.run(unknown, stack, platform), strict=True):
                 proofs[package.name] = proof
-                if proof.ok or not self._pace.late(package):
+                if proof.ok or not self._clock.why_late(package):
                     self.remember(verdict_key((), package, platform), proof)
         return proofs
 
@@ -151,7 +151,7 @@ class Prover:
 
     def _limits(self, packages: Sequence[Package]) -> Limits:
         seconds = self._settings.import_timeout
-        left = [self._pace.left(package) for package in packages]
+        left = [self._clock.left(package) for package in packages]
         if None not in left:
             seconds = max(1.0, min(seconds, *(time for time in left if time is not None)))
         return Limits(seconds=seconds, place=self._place)
@@ -172,7 +172,7 @@ class Prover:
             # To wait for it once is enough.
             return {self._hangs[key].package: self._hangs[key]}
         guards = [_torch_guard(stack)] if platform.torch else []
-        with self._pace.stage("prove together"):
+        with self._clock.stage("prove together"):
             wanted = [*packages, *guards]
             found = self._after_torch(wanted, stack, platform) or self.run(wanted, stack, platform)
             proofs = {p.package: p for p in found}
@@ -212,7 +212,7 @@ class Prover:
         wanted = [*packages, *guards]
         limits = replace(self._limits(wanted), stop=stop)
         on_gpus = [p for p in packages if p.check_gpu] if platform.accelerator.gpus else []
-        with self._pace.stage("prove together"):
+        with self._clock.stage("prove together"):
             bad = first_failure(wanted, staged, limits)
             if bad is None and on_gpus:
                 bad = first_failure(on_gpus, staged, replace(limits, gpu=True))

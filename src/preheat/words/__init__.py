@@ -1,1 +1,1 @@
-"""Floor 0: the values everything else is said in. Nothing here touches the world."""
+"""The values everything else is said in. Nothing here touches the world."""

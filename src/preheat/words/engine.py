@@ -46,11 +46,11 @@ class Unsolved:
     """No versions do.
 
     Attributes:
-        wall: the solver's own words, shown under ``--verbose``.
+        solver_output: the solver's own words, shown under ``--verbose``.
         unreachable: the index did not answer, so nothing is known about the request.
         silent: it did not even refuse; asking it more costs as much time again.
     """
 
-    wall: str
+    solver_output: str
     unreachable: bool = False
     silent: bool = False

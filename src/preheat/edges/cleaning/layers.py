@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preheat import pointer
-from preheat.edges.disk.atomic import clock, write_atomically
+from preheat.edges.disk.atomic import filesystem_time, write_atomically
 from preheat.edges.disk.deletion import erase
 from preheat.edges.disk.volumes import read_volumes
 from preheat.edges.store.leases import EVERYTHING, Leases
@@ -65,7 +65,11 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
     pointed = dict(_pointed(store))
     found = []
     for shelf in store.shelves:
-        now = clock(shelf.directory) if shelf.packed else clock(store.root / "leases")
+        now = (
+            filesystem_time(shelf.directory)
+            if shelf.packed
+            else filesystem_time(store.root / "leases")
+        )
         for digest in shelf.digests() - held - frozenset(spared):
             with contextlib.suppress(OSError):
                 made = shelf.witness(digest).stat().st_mtime
@@ -80,7 +84,9 @@ def available(store: Store) -> frozenset[str]:
     """The layers that are there to stay, packed or not: to be looked at with a lease in hand."""
     maybe = (store.ready, store.packs if store.packed else None, store.image)
     shelves = [shelf for shelf in maybe if shelf is not None]
-    found = (shelf.digests() - frozenset(pointer.doomed(str(shelf.base))) for shelf in shelves)
+    found = (
+        shelf.digests() - frozenset(pointer.pending_removal(str(shelf.base))) for shelf in shelves
+    )
     return frozenset().union(*found)
 
 
@@ -92,7 +98,7 @@ def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generat
     Raises:
         StoreError: the store cannot be written.
     """
-    mark = shelf.base / pointer.DOOMED
+    mark = shelf.base / pointer.PENDING_REMOVAL
     text = "\n".join([staging.lease.name, *digests])
     if _is_marked(staging.leases, mark):
         # Another collector is at work.
@@ -121,7 +127,7 @@ def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generat
 def drop_void_mark(store: Store) -> None:
     """Removes the mark of a collector that was killed."""
     for base in dict.fromkeys((store.root, store.local)):
-        mark = base / pointer.DOOMED
+        mark = base / pointer.PENDING_REMOVAL
         if mark.exists() and not _is_marked(store.leases, mark):
             with contextlib.suppress(OSError):
                 mark.unlink()

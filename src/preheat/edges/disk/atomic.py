@@ -63,7 +63,7 @@ def drop_abandoned(directory: Path) -> None:
             if host == machine:
                 dead = lease.process(number) != process.replace("-", ":")
             else:
-                dead = clock(directory) - file.lstat().st_mtime > _ABANDONED
+                dead = filesystem_time(directory) - file.lstat().st_mtime > _ABANDONED
             if dead:
                 file.unlink()
 
@@ -87,7 +87,7 @@ def refusal(place: Path) -> int:
     return 0
 
 
-def clock(directory: Path) -> float:
+def filesystem_time(directory: Path) -> float:
     """Unix time by the clock that stamps files there: a network volume's is the server's."""
     try:
         os.utime(directory)

@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name
 from preheat.edges.engine import failures
 from preheat.edges.engine.build import Built, Job, build
 from preheat.edges.engine.installation import Installation
-from preheat.edges.engine.metadata_venv import make_shadow
+from preheat.edges.engine.metadata_venv import make_metadata_venv
 from preheat.edges.engine.uv import Leash, Limits, Uv, repeat
 from preheat.edges.manifest.toml import load as load_toml
 from preheat.words.engine import Pin, Request, Solved, Unsolved
@@ -69,14 +69,14 @@ class Engine:
         self._leashes: list[Leash] = []
         self._unequipped = ""
 
-    def settle(self) -> None:
+    def prepare(self) -> None:
         """Makes the shadow now, so that its bytes are there when what is free is measured."""
         self._uv  # noqa: B018  # made when it is first asked for
 
     @cached_property
     def _uv(self) -> Uv:
         """With the shadow, which nobody needs who asks nothing: a plan from a lock, say."""
-        shadow = make_shadow(self._platform, self._scratch / "shadow")
+        shadow = make_metadata_venv(self._platform, self._scratch / "shadow")
         return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
 
     @cached_property
@@ -115,13 +115,13 @@ class Engine:
                 limits=Limits.within(self._source.patience(), request=self._source.timeout),
             )
         except InstallError as error:
-            return Unsolved(wall=error.message, unreachable=True, silent=True)
+            return Unsolved(solver_output=error.message, unreachable=True, silent=True)
         if answer.returncode != 0:
-            wall = failures.redact(answer.stderr.strip()) + self._unequipped
+            solver_output = failures.redact(answer.stderr.strip()) + self._unequipped
             return Unsolved(
-                wall=wall,
-                unreachable=failures.is_unreachable(wall),
-                silent=failures.is_silent(wall),
+                solver_output=solver_output,
+                unreachable=failures.is_unreachable(solver_output),
+                silent=failures.is_silent(solver_output),
             )
         changes = json.loads(answer.stdout or "{}").get("changes", ())
         pins = tuple(
@@ -158,11 +158,11 @@ class Engine:
             [str(self._uv.write("pins.txt", [*wanted, *direct]))],
         )
         if answer.returncode != 0:
-            wall = failures.redact(answer.stderr.strip())
+            solver_output = failures.redact(answer.stderr.strip())
             raise ResolutionError(
-                f"the archives of the chosen versions cannot be found: {wall}",
+                f"the archives of the chosen versions cannot be found: {solver_output}",
                 hint="check that the index answers, or use --offline with a lock",
-                unreachable=failures.is_unreachable(wall),
+                unreachable=failures.is_unreachable(solver_output),
                 why="the index cannot be reached",
             )
         chosen = Pylock.from_dict(load_toml(output)).select(

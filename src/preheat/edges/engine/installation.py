@@ -60,7 +60,7 @@ class Installation:
         if answer.returncode != 0:
             raise InstallError(
                 failures.sentence(answer.stderr, answer.returncode),
-                wall=failures.redact(answer.stderr),
+                output=failures.redact(answer.stderr),
                 passing=failures.is_passing(answer.stderr),
                 full=failures.is_full(answer.stderr),
                 changed=failures.is_changed(answer.stderr),

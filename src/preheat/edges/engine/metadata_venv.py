@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from preheat.words.platform import Platform
 
 
-def make_shadow(platform: Platform, directory: Path) -> Path:
+def make_metadata_venv(platform: Platform, directory: Path) -> Path:
     """A virtual environment with the platform's metadata only; returns its interpreter.
 
     A ``.pth`` makes the platform importable in it, for builds without isolation.

@@ -12,7 +12,7 @@ from preheat.words.manifest import Package
 from preheat.words.report import StageReport
 
 
-class Pace:
+class Clock:
     """The clock of one start, from its making on.
 
     Args:
@@ -43,7 +43,7 @@ class Pace:
             return None
         return self.deadline - self.seconds
 
-    def late(self, package: Package) -> str | None:
+    def why_late(self, package: Package) -> str | None:
         """The sentence that says the deadline has passed for that package, where it has."""
         left = self.left(package)
         if left is None or left > 0:

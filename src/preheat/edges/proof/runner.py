@@ -110,7 +110,7 @@ def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozens
     run.go(stack)
     bad = run.fatal or next((proof for proof in run.proofs.values() if not proof.ok), None)
     if bad is not None:
-        raise InstallError(f"{bad.package} does not work: {bad.reason}", wall=bad.trace)
+        raise InstallError(f"{bad.package} does not work: {bad.reason}", output=bad.trace)
     return frozenset(run.opened)
 
 

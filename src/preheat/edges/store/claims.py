@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from preheat.edges.disk.atomic import clock
+from preheat.edges.disk.atomic import filesystem_time
 from preheat.edges.store.leases import STARTS_LAST, Leases
 from preheat.lease import Lease
 
@@ -113,7 +113,7 @@ class Claims:
             return not self.leases.goes_on(holder)
         try:
             # Its maker died between creating and writing it.
-            return clock(self.directory) - file.stat().st_mtime > STARTS_LAST
+            return filesystem_time(self.directory) - file.stat().st_mtime > STARTS_LAST
         except OSError:
             return False
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preheat import lease
-from preheat.edges.disk.atomic import clock, drop_abandoned, temporary_name, unwritable
+from preheat.edges.disk.atomic import drop_abandoned, filesystem_time, temporary_name, unwritable
 from preheat.edges.disk.volumes import read_volumes
 from preheat.lease import Lease
 
@@ -70,7 +70,7 @@ class Leases:
         holder = self._read(name)
         if holder is None or not self._lives(name, holder):
             return False
-        return clock(self._directory) - holder.renewed <= holder.lasts
+        return filesystem_time(self._directory) - holder.renewed <= holder.lasts
 
     def names(self, *, besides: str = "") -> frozenset[str]:
         """What living holders hold, but for the lease of that name."""
@@ -133,7 +133,7 @@ class Leases:
         if boot and boot == own and self._locks_tell():
             # Another container of this kernel: its processes cannot be seen, its lock can.
             return self._is_locked(name)
-        return clock(self._directory) - holder.renewed <= holder.lasts
+        return filesystem_time(self._directory) - holder.renewed <= holder.lasts
 
     def _is_locked(self, name: str) -> bool:
         try:
