@@ -89,6 +89,12 @@ def test_every_word_has_a_time_in_order_within_the_audio(
         assert word.confidence == (spot.confidence if spot else None)
 
 
+def test_a_word_without_letters_after_the_last_share_begins_within_the_audio() -> None:
+    """Three shares of 0.05 s add up to a little more than 0.05 s."""
+    words = fill(["24", "24", "24", "—"], [None] * 4, 0.05)
+    assert (words[-1].start, words[-1].end) == (0.05, 0.05)
+
+
 def test_what_was_not_found_shares_the_time_between_its_neighbours_by_letters() -> None:
     spots = [Spot(start=0, end=1, confidence=1.0), None, None, Spot(start=4, end=5, confidence=1.0)]
     words = fill(["one", "a", "bc", "two"], spots, 6.0)

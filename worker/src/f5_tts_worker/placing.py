@@ -190,9 +190,10 @@ def _pace(placed: Sequence[Spot | None], weights: Sequence[int]) -> float:
 def _shared(weights: Sequence[int], low: float, high: float) -> list[tuple[float, float]]:
     """Share the time between `low` and `high` by weight."""
     total = sum(weights)
-    room = max(0.0, high - low)
-    edges = [low, *(low + room * done / total if total else low for done in accumulate(weights))]
-    return [(start, min(end, max(low, high))) for start, end in pairwise(edges)]
+    top = max(low, high)
+    shares = (low + (top - low) * done / total if total else low for done in accumulate(weights))
+    # A sum of shares may lie a rounding error above the top.
+    return list(pairwise([low, *(min(share, top) for share in shares)]))
 
 
 def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
