@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench import ground
-from bench.volume import FORMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,8 +100,12 @@ def draw_second(name: str, figures: Mapping[str, Any]) -> None:
 
 def draw_volume(name: str, figures: Mapping[str, Any]) -> None:
     """Until imported, for each volume and form of the layer."""
+    forms = {
+        "directory": 'used in place, layers = "directory"',
+        "packed": "packed, unpacked first",
+    }
     rows = {
-        f"{volume}: {FORMS[form]}": statistics.median(each["imported"])
+        f"{volume}: {forms[form]}": statistics.median(each["imported"])
         for volume, ways in figures["seconds"].items()
         for form, each in ways.items()
     }
