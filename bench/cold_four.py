@@ -35,7 +35,7 @@ def measure() -> None:
     wanted = cold.Wanted(imports=REQUIREMENTS, excludes=EXCLUDES)
     for name, bandwidth in LINES.items():
         contestants = [
-            cold.Contestant(name="preheat run", start=cold.start_preheat, rounds=ROUNDS),
+            *cold.preheats(ROUNDS),
             cold.Contestant(name="uv pip install", start=cold.start_uv, rounds=SLOW_ROUNDS),
             cold.Contestant(name="pip install", start=cold.start_pip, rounds=SLOW_ROUNDS),
         ]

@@ -1,7 +1,8 @@
 """Who is asked to start a worker on a small disk: pip, uv, the naive script and preheat.
 
 Each finds the same disk: a virtual environment without the packages, an empty home and an empty
-temporary directory, and nothing else of this machine.
+temporary directory, and nothing else of this machine. The script and preheat start as they are,
+and again with the settings that a contender's name states.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from uv import find_uv_bin
 
 from bench import naive
 
+IMPORTED = 'compile = "imported"'
+LOWER = "preheat, lower keep-free"
 _TIMEOUT = 600.0
 
 
@@ -29,7 +32,7 @@ class Goods:
     Attributes:
         imports: package to the module that it promises.
         required: without these the start has failed.
-        keep_free: bytes that are to stay free.
+        keep_free: bytes that are to stay free where a contender is told so, less than by default.
     """
 
     imports: Mapping[str, str]
@@ -135,14 +138,35 @@ def start_naive(place: Place, goods: Goods) -> Ended:
 
 
 def start_lenient(place: Place, goods: Goods) -> Ended:
-    """The script, told to leave free what preheat leaves free."""
+    """The script with lower thresholds: it skips below what the goods say is to stay free."""
     return _start_naive(place, goods, (2 * goods.keep_free, goods.keep_free))
 
 
 def start_preheat(place: Place, goods: Goods) -> Ended:
-    """`preheat warm`."""
+    """`preheat warm` with its default settings."""
+    return _start_preheat(place, goods, {})
+
+
+def start_imported(place: Place, goods: Goods) -> Ended:
+    """The same with bytecode of what is imported."""
+    return _start_preheat(place, goods, {"compile": "imported"})
+
+
+def start_lower(place: Place, goods: Goods) -> Ended:
+    """`preheat warm`, told to leave free what the goods say, and not 500 MB."""
+    return _start_preheat(place, goods, {"space": {"keep-free": goods.keep_free}})
+
+
+def start_lower_imported(place: Place, goods: Goods) -> Ended:
+    """Both of these settings."""
+    settings = {"compile": "imported", "space": {"keep-free": goods.keep_free}}
+    return _start_preheat(place, goods, settings)
+
+
+def _start_preheat(place: Place, goods: Goods, settings: Mapping[str, object]) -> Ended:
     manifest = place.root.parent / "preheat.toml"
-    manifest.write_text(tomli_w.dumps(_manifest(place, goods)), encoding="utf-8")
+    document = {**settings, **_manifest(place, goods)}
+    manifest.write_text(tomli_w.dumps(document), encoding="utf-8")
     command = (sys.executable, "-m", "preheat", "warm", "--json", "--manifest", str(manifest))
     done = _run((*command, "--store", str(place.store), "--python", str(place.python)), place)
     report = _document(done.stdout)
@@ -159,8 +183,10 @@ CONTENDERS = (
     Contender(name="pip", start=start_pip),
     Contender(name="uv", start=start_uv),
     Contender(name="naive script", start=start_naive),
-    Contender(name="naive, same reserve", start=start_lenient),
+    Contender(name="naive script, lower reserve", start=start_lenient),
     Contender(name="preheat", start=start_preheat),
+    Contender(name=LOWER, start=start_lower),
+    Contender(name=f"{LOWER}, {IMPORTED}", start=start_lower_imported),
 )
 
 
@@ -210,8 +236,6 @@ def _start_naive(place: Place, goods: Goods, thresholds: tuple[int, int]) -> End
 
 def _manifest(place: Place, goods: Goods) -> dict[str, object]:
     return {
-        "compile": "imported",
-        "space": {"keep-free": goods.keep_free},
         "index": {"url": place.index},
         "package": [
             {

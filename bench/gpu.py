@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +36,9 @@ print(json.dumps({
     "torch": torch.__version__,
 }))
 """
+# Another layer from the same wheel, where nothing can compile.
+NO_COMPILER: Mapping[str, object] = {"compile": "none", "cuda": {"toolkit": "/"}}
+STATED = 'no compiler, compile = "none"'
 CHECK = """
 import torch, saxpy
 if torch.cuda.is_available():
@@ -109,12 +112,11 @@ def build_and_reuse(place: Path, python: str) -> dict[str, object]:
     common += ("--offline",) if wheels else ()
     built = json.loads(ground.platform_preheat("build", "--json", *common))
     started = json.loads(ground.platform_preheat("warm", "--json", *common))
-    # Another layer from the same wheel, where nothing can compile.
-    ground.write_manifest(manifest, [package], index=index, compile="none", cuda={"toolkit": "/"})
+    ground.write_manifest(manifest, [package], index=index, **NO_COMPILER)
     again = json.loads(ground.platform_preheat("warm", "--json", *common, PATH="/nonexistent"))
     (made,) = built["wheels"]
     rows = []
-    for name, document in (("first worker", started), ("second, no compiler", again)):
+    for name, document in (("first worker", started), (f"second, {STATED}", again)):
         (row,) = document["packages"]
         rows.append([name, row["status"], f"{document['seconds']:.1f}", row["reason"]])
     provenance = made["provenance"] or {}

@@ -20,10 +20,11 @@ from tests.support.index import Index
 
 ROUNDS = 1
 KINDS = ("tmpfs", "ext4")
-GOODS = Goods(imports=SMALL, required=(), keep_free=20_000_000)
+GOODS = Goods(imports=SMALL, required=(), keep_free=0)
 CACHE_ELSEWHERE = "uv, cache on another filesystem"
 CONTENDERS = (
     Contender(name="preheat", start=contenders.start_preheat),
+    Contender(name=f"preheat, {contenders.IMPORTED}", start=contenders.start_imported),
     Contender(name="uv, cache on the same filesystem", start=contenders.start_uv),
     Contender(name=CACHE_ELSEWHERE, start=contenders.start_uv),
     Contender(name="pip", start=contenders.start_pip),

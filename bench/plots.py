@@ -100,7 +100,10 @@ def draw_second(name: str, figures: Mapping[str, Any]) -> None:
 
 def draw_volume(name: str, figures: Mapping[str, Any]) -> None:
     """Until imported, for each volume and form of the layer."""
-    forms = {"directory": "used in place", "packed": "packed, unpacked first"}
+    forms = {
+        "directory": 'used in place, layers = "directory"',
+        "packed": "packed, unpacked first",
+    }
     rows = {
         f"{volume}: {forms[form]}": statistics.median(each["imported"])
         for volume, ways in figures["seconds"].items()

@@ -105,12 +105,12 @@ def measure() -> None:
         ):
             store = root / name.replace(" ", "-")
             races.append(race(name, lanes, PROCESSES, store, index))
-        races += shared_races(stack, root, lane.ground, index, hooks)
+        races += shared_races(stack, root, index, hooks)
     show(races, alone.served)
 
 
 def shared_races(
-    stack: contextlib.ExitStack, root: Path, base: Ground, index: Index, hooks: str
+    stack: contextlib.ExitStack, root: Path, index: Index, hooks: str
 ) -> Iterator[Race]:
     """The races of several hosts for one network volume; none where there can be no such volume."""
     if reason := no_moosefs():
@@ -118,6 +118,8 @@ def shared_races(
         return
     volume = stack.enter_context(moosefs(root / "moosefs", hosts=HOSTS))
     port = urlsplit(index.url).port or 80
+    # What is looked at afterwards is a directory; by default such a volume has it packed.
+    base = prepare(root / "shared", index, layers="directory")
     lanes = []
     for host in volume.hosts:
         host.relay(stack, port)
@@ -125,7 +127,7 @@ def shared_races(
         for place in own.values():
             Path(place).mkdir(parents=True)
         lanes.append(Lane(ground=replace(base, environment=own), host=host))
-    name = f"{EACH} on each of {HOSTS} hosts, MooseFS"
+    name = f'{EACH} on each of {HOSTS} hosts, MooseFS, layers = "directory"'
     yield race(name, lanes, EACH, volume.path / "locks", index)
     free = [_with(lane, PYTHONPATH=hooks) for lane in lanes]
     yield race(f"{name}, locks do nothing", free, EACH, volume.path / "no-locks", index)
@@ -141,13 +143,13 @@ def publish(index: Index) -> None:
         index.publish(Project(name=name, version="1.0", files=files, requires=requires))
 
 
-def prepare(root: Path, index: Index) -> Ground:
-    """A platform and the manifest; the store is each race's own."""
+def prepare(root: Path, index: Index, **settings: object) -> Ground:
+    """A platform and the manifest with those settings; the store is each race's own."""
     platform = make_platform(root / "platform")
     found = Ground(root=root, python=platform.python)
-    # What is raced for is a directory, also where a network volume would have it packed.
     wanted = (package(name, required=True) for name in PACKAGES)
-    found.write(*wanted, index=index, layers="directory")
+    # An empty table: the reserves are those of every user, and not those of the tests.
+    found.write(*wanted, index=index, space={}, **settings)
     found.surroundings()
     return found
 

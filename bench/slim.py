@@ -23,8 +23,6 @@ from preheat.edges.platform.probe import probe
 
 HOME = ground.BUILD / "slim"
 PLACE = ground.BUILD / "payload" / "platform"
-TIMEOUT = 600
-"""Seconds for each import: a machine that others use takes its time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +46,7 @@ def measure() -> None:
     python = ground.make_venv(PLACE, *PLATFORM)
     scales = Scales(python, HOME / "scales")
     every = scales.unconstrained(REQUIREMENTS)
-    settings = {"compile": "imported", "import-timeout": TIMEOUT}
-    whole = ground.write_manifest(HOME / "whole.toml", tables(EXCLUDES), **settings)
+    whole = ground.write_manifest(HOME / "whole.toml", tables(EXCLUDES))
     first = warm(whole, HOME / "whole", python, scales)
     thin = Path(shutil.copy(whole, HOME / "thin.toml"))
     options = ("--manifest", str(thin), "--store", str(HOME / "whole"))

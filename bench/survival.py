@@ -1,7 +1,8 @@
 """Small disks: pip, uv, the naive script and preheat, from 50 to 900 MB free (root only).
 
 Every start has a disk of its own that holds everything it writes: the environment, caches, home
-and temporary files. All are served by one index on this machine.
+and temporary files. All are served by one index on this machine. What is expected to be kept goes
+by the lower reserve, which those rows state that were told of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from bench import ground
-from bench.contenders import CONTENDERS, Contender, Ended, Goods, Place, importable
+from bench.contenders import CONTENDERS, LOWER, Contender, Ended, Goods, Place, importable
 from bench.oracle import Names, Oracle, by_importance, sets_of
 from bench.residue import Snapshot, Weight, holding, left_over, weigh, weigh_bare, weight_of
 from bench.smalldisk import Disk, Kind, Space, in_memory, keep_mounts_private, mounted, watched
@@ -58,7 +59,8 @@ class Course:
         kinds: of disks.
         sizes: bytes free on a disk of each kind.
         inodes: of disks with few of them, which have ``roomy`` bytes.
-        around: for preheat alone: shares above and below the size at which a set just fits.
+        around: shares above and below the size at which a set just fits, for preheat with the
+            lower reserve alone.
     """
 
     name: str
@@ -248,7 +250,7 @@ class Sweep:
         for count in course.inodes:
             kind = Kind(name="ext4", inodes=count)
             yield Step(kind=kind, free=course.roomy, contenders=course.contenders)
-        ours = [each for each in course.contenders if each.name == "preheat"]
+        ours = [each for each in course.contenders if each.name.startswith(LOWER)]
         for name in course.kinds:
             oracle = self._oracle(name)
             for names in self._prefixes():

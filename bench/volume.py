@@ -32,6 +32,11 @@ from tests.support.moosefs import moosefs, no_moosefs
 ROUNDS = 3
 DELAY = 0.005
 WANTED: Mapping[str, str] = {"transformers": "transformers"}
+FORMS = {
+    "packed": "packed, unpacked first",
+    "directory": 'used in place, layers = "directory"',
+}
+"""Packed is what such a volume gets by default; directories must be stated."""
 # What a worker imports of it; a plain `import transformers` puts most of its imports off.
 USE = "import transformers.pipelines.automatic_speech_recognition, transformers.generation"
 START = """
@@ -134,13 +139,13 @@ def network(home: Path, python: Path, index: str) -> list[Way]:
 def make_ways(home: Path, volume: Path, index: str) -> list[Way]:
     """Both forms, each with a store and a manifest."""
     ways = []
-    for form in ("directory", "packed"):
+    for form, settings in {"directory": {"layers": "directory"}, "packed": {}}.items():
         local = home / "local"
         tables = ({"name": n, "requires": [n], "imports": [m]} for n, m in WANTED.items())
         manifest = ground.write_manifest(
             home / f"{form}.toml",
             tables,
-            layers=form,
+            **settings,
             local=str(local),
             index={"url": index},
         )
@@ -192,9 +197,8 @@ def show(found: Mapping[str, Sequence[Way]]) -> None:
         slowest = statistics.median(ways[0].done)
         for way in ways:
             ready, done = map(statistics.median, (way.ready, way.done))
-            form = "used in place" if way.form == "directory" else "packed, unpacked first"
             times = f"{slowest / done:.1f}"
-            rows.append([f"{volume}: {form}", f"{ready:.2f}", f"{done:.2f}", times])
+            rows.append([f"{volume}: {FORMS[way.form]}", f"{ready:.2f}", f"{done:.2f}", times])
         figures[volume] = {way.form: {"ready": way.ready, "imported": way.done} for way in ways}
     ground.show(
         f"a slow volume, seconds; {', '.join(WANTED)}, medians of {ROUNDS} starts",

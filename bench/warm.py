@@ -1,7 +1,8 @@
 """The warm start: what it adds to a process, beside bare Python and the installers' no-ops.
 
 Every round runs each contestant once, in an order that turns from round to round, so that what
-else the machine does meets all of them alike.
+else the machine does meets all of them alike. preheat is compiled, as pip installs it; once more it
+is as uv installs it, without bytecode, in an image that sets PYTHONDONTWRITEBYTECODE.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ ROUNDS = 60
 UNCOUNTED = 5
 NAMES = ("requests", "attrs", "pyyaml", "jinja2", "python-dateutil")
 IMPORTS = ("requests", "attr", "yaml", "jinja2", "dateutil.parser")
+
+UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
+PARSED = "in a warm process, preheat without bytecode"
 
 # The clock starts with the first statement: what Python itself does before is in neither.
 WARM = """
@@ -52,13 +56,14 @@ class Contestant:
 
     name: str
     command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
     walls: list[float] = field(default_factory=list)
     inside: list[float] = field(default_factory=list)
     used: list[float] = field(default_factory=list)
 
     def run(self, *, count: bool) -> None:
         """Run once; an installer must end well too."""
-        environment = ground.surroundings()
+        environment = ground.surroundings(**self.environment)
         begin = time.perf_counter()
         done = subprocess.run(
             self.command,
@@ -87,7 +92,7 @@ def measure() -> None:
         for each in (*contestants[turn:], *contestants[:turn]):
             each.run(count=number >= UNCOUNTED)
     by_name = {each.name: each for each in contestants}
-    inside = compare_inside(by_name["in a warm process"], by_name["in a preset process"])
+    inside = compare_inside(by_name)
     walls = compare_walls([each for each in contestants if not each.inside])
     ratios = compare_added(by_name)
     load = [round(each, 2) for each in os.getloadavg()]
@@ -98,6 +103,7 @@ def measure() -> None:
 def prepare(home: Path) -> list[Contestant]:
     """A platform with preheat and a warm store; an environment with the same packages installed."""
     platform = ground.make_venv(home / "platform", str(ground.PROJECT))
+    parsed = ground.make_venv(home / "parsed", str(ground.PROJECT))
     installed = ground.make_venv(home / "installed", "pip", *NAMES)
     store = home / "store"
     shutil.rmtree(store, ignore_errors=True)
@@ -108,6 +114,9 @@ def prepare(home: Path) -> list[Contestant]:
     manifest = ground.write_manifest(home / "preheat.toml", tables)
     requirements = home / "requirements.txt"
     requirements.write_text("\n".join(NAMES) + "\n")
+    warm_once(parsed, manifest, store)
+    for file in parsed.parents[1].glob("lib/python*/site-packages/preheat/**/*.pyc"):
+        file.unlink()
     paths = warm_once(platform, manifest, store)
     warm = WARM.format(manifest=str(manifest), store=str(store))
     preset = PRESET.format(paths=paths)
@@ -117,6 +126,11 @@ def prepare(home: Path) -> list[Contestant]:
     pip = [str(installed), "-m", "pip", "install", "--disable-pip-version-check"]
     return [
         Contestant(name="in a warm process", command=[python, "-c", warm + use]),
+        Contestant(
+            name=PARSED,
+            command=[str(parsed), "-c", warm + use],
+            environment=UNCOMPILED,
+        ),
         Contestant(name="in a preset process", command=[python, "-c", preset + use]),
         Contestant(name="bare python", command=[python, "-c", "pass"]),
         Contestant(name="preheat, warm start", command=[python, "-c", warm]),
@@ -141,14 +155,20 @@ def warm_once(platform: Path, manifest: Path, store: Path) -> list[str]:
     return list(paths)
 
 
-def compare_inside(warm: Contestant, preset: Contestant) -> dict[str, object]:
+def compare_inside(contestants: Mapping[str, Contestant]) -> dict[str, object]:
     """Milliseconds that a warm start adds to a process that would have had the paths anyway."""
+    warm, preset = contestants["in a warm process"], contestants["in a preset process"]
+    parsed = [
+        ours - theirs
+        for ours, theirs in zip(contestants[PARSED].inside, preset.inside, strict=True)
+    ]
     added = [ours - theirs for ours, theirs in zip(warm.inside, preset.inside, strict=True)]
     whole = [ours - theirs for ours, theirs in zip(warm.used, preset.used, strict=True)]
     rows = {
         "import preheat; preheat.warm(...)": warm.inside,
         "the same paths preset by hand": preset.inside,
         "added": added,
+        "added, preheat without bytecode and PYTHONDONTWRITEBYTECODE=1": parsed,
         "added, until the five are imported": whole,
     }
     ground.show(

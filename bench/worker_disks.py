@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ else:
     import tomli as tomllib
 
 SIZES = (3.0, 1.5, 0.7)  # GB
-CONTENDERS = ("preheat", "naive script")
+PREHEAT, IMPORTED = "preheat", 'preheat, compile = "imported"'
+CONTENDERS = (PREHEAT, IMPORTED, "naive script")
 PROVIDES = ("pip", "torch==2.13.0", "numpy==2.4.6")
 WORKER = ground.PROJECT / "worker"
 WITHOUT = "flash-attn"
@@ -173,8 +174,8 @@ def container(image: Path, size: int) -> Iterator[tuple[Container, Path]]:
 def start(contender: str, size: float, inside: Container, lower: Path) -> Start:
     """Start once, then look what is there."""
     packages = _packages()
-    if contender == "preheat":
-        manifest = _manifest(inside)
+    if contender in (PREHEAT, IMPORTED):
+        manifest = _manifest(inside, {"compile": "imported"} if contender == IMPORTED else {})
         named = ("--manifest", str(manifest), "--store", str(inside.disk / "store"))
         preheat = (str(inside.python), "-m", "preheat")
         command: Sequence[str] = (*preheat, "warm", *named)
@@ -243,10 +244,10 @@ def _document() -> dict[str, Any]:
     return document
 
 
-def _manifest(inside: Container) -> Path:
-    """The worker's manifest, with bytecode of what is imported, as on a small disk one would."""
+def _manifest(inside: Container, settings: Mapping[str, object]) -> Path:
+    """The worker's manifest, with those settings."""
     file = inside.disk / "preheat.toml"
-    file.write_text(tomli_w.dumps({"compile": "imported", **_document()}), encoding="utf-8")
+    file.write_text(tomli_w.dumps({**settings, **_document()}), encoding="utf-8")
     return file
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench import ground, naive, survival
-from bench.contenders import Goods
+from bench.contenders import LOWER, Goods
 from bench.oracle import Oracle, sets_of
 from bench.residue import Snapshot, Weight, holding, left_over, weight_of
 from bench.smalldisk import Space
@@ -28,7 +28,7 @@ import json, sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from bench import survival
-from bench.contenders import CONTENDERS, Goods, Place
+from bench.contenders import CONTENDERS, LOWER, Goods, Place
 from bench.smalldisk import keep_mounts_private
 here = Path(sys.argv[1])
 try:
@@ -46,7 +46,7 @@ course = survival.Course(
     goods=goods,
     kinds=("tmpfs",),
     sizes=(3_000_000, 20_000_000, 60_000_000),
-    contenders=tuple(each for each in CONTENDERS if each.name in ("uv", "preheat")),
+    contenders=tuple(each for each in CONTENDERS if each.name in ("uv", LOWER)),
     around=(),
 )
 place = Place(root=here / "memory" / "disk", tools=here)
@@ -184,7 +184,7 @@ def test_on_small_disks_preheat_keeps_what_fits_and_uv_runs_out_of_space(tmp_pat
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()[-200:]}")
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
-    ours = [row for row in rows if row["contender"] == "preheat"]
+    ours = [row for row in rows if row["contender"] == LOWER]
     uv = [row for row in rows if row["contender"] == "uv"]
 
     assert [row["outcome"] for row in ours] == ["refused", "ready", "ready"]
