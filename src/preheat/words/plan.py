@@ -104,6 +104,16 @@ class Step:
     spared: int = 0
     failed: tuple[Locked, ...] = ()
 
+    @classmethod
+    def skip(cls, package: Package, reason: str, *, wanted: bool = True) -> Step:
+        """The package is left out, and nothing is looked up or made for it."""
+        return cls(package=package, action=Action.SKIP, reason=reason, wanted=wanted)
+
+    @classmethod
+    def provided(cls, package: Package, reason: str, version: str | None) -> Step:
+        """The platform has the package."""
+        return cls(package=package, action=Action.PLATFORM, reason=reason, version=version)
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """Names of the stand-ins that could be installed instead."""
