@@ -146,7 +146,7 @@ def refusal(
 
 
 def _seconds(workshop: Workshop, limits: BuildLimits, target: Target) -> float | None:
-    """Of solver_output time; each architecture is compiled by itself."""
+    """Of wall time; each architecture is compiled by itself."""
     if limits.cpu_time is None:
         return None
     return limits.cpu_time * max(1, len(target.capabilities)) / jobs(workshop, limits)

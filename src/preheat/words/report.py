@@ -155,7 +155,7 @@ class Report:
         schema: version of this shape.
         ready: everything required is ready.
         warm: the short path was taken.
-        seconds: of solver_output time.
+        seconds: of wall time.
         capabilities: name to the package that serves it, or None.
         paths: directories that go on the path, in order.
         started: ISO 8601, UTC.
