@@ -210,7 +210,7 @@ def settings_of(options: Options) -> Settings:
 
 def size_of(text: str) -> int:
     """Bytes of a size such as ``3GB``."""
-    from preheat.words.notation import parse_size
+    from preheat.words.quantities import parse_size
 
     try:
         return parse_size(text)
@@ -226,7 +226,7 @@ def check_deadline(text: str | None) -> None:
     """
     if text is None:
         return
-    from preheat.words.notation import LIMIT
+    from preheat.words.manifest_types import LIMIT
 
     try:
         LIMIT.read(text)

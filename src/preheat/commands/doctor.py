@@ -26,6 +26,7 @@ from preheat.edges.store.open import open_store
 from preheat.edges.store.self_test import try_store
 from preheat.edges.store.store import Store
 from preheat.words.diagnosis import Finding
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError, PlatformError
 from preheat.words.examination import (
     Examination,
@@ -37,7 +38,6 @@ from preheat.words.examination import (
     Unexamined,
 )
 from preheat.words.manifest import Manifest, StatedCuda
-from preheat.words.notation import redact
 from preheat.words.platform import Interpreter, Platform, Volume
 from preheat.words.settings import Settings
 

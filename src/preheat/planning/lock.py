@@ -19,9 +19,9 @@ from preheat.edges.store.claims import Claims
 from preheat.edges.store.store import Store
 from preheat.planning.cuda_bounds import resolve_around
 from preheat.planning.resolve import Question, Resolution, from_lock
+from preheat.words.display import redact
 from preheat.words.errors import LockError, ResolutionError
 from preheat.words.lock import Lock
-from preheat.words.notation import redact
 from preheat.words.order import Order
 
 _EMPTY = Lock(distributions=(), manifest="", platform="")

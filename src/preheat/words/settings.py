@@ -15,9 +15,11 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError
+from preheat.words.frozen_map import FrozenMap
 from preheat.words.manifest import Index, Manifest, Space, StatedCuda
-from preheat.words.notation import (
+from preheat.words.manifest_types import (
     BYTECODE,
     DURATION,
     FLAG,
@@ -29,12 +31,9 @@ from preheat.words.notation import (
     SIZE,
     URL,
     VERSION,
-    FrozenMap,
-    Notation,
-    Problem,
-    nearest,
-    redact,
 )
+from preheat.words.notation import Notation
+from preheat.words.problem import Problem, did_you_mean
 
 DefaultPlace = tuple[Path, str]
 """A directory where nobody states one, and what it is: "user cache directory"."""
@@ -317,7 +316,7 @@ def _unknown(where: str, kind: str, word: str, known: list[str]) -> Problem:
         where=where,
         found=f"an unknown {kind}",
         allowed=", ".join(known),
-        suggestion=nearest(word, known),
+        suggestion=did_you_mean(word, known),
     )
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from preheat.edges.manifest import toml
 from preheat.edges.manifest.default_store import default_local, default_store
+from preheat.words.display import shown
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import Manifest, parse_manifest, refuse
-from preheat.words.notation import Problem, shown
+from preheat.words.manifest import Manifest
+from preheat.words.manifest_parser import parse_manifest, refuse
+from preheat.words.problem import Problem
 from preheat.words.settings import Settings, resolve_settings
 
 FILE = "preheat.toml"

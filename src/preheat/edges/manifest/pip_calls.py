@@ -14,9 +14,9 @@ from packaging.utils import canonicalize_name
 from preheat.decisions.identity import digest
 from preheat.edges.disk.atomic import write_atomically
 from preheat.edges.manifest.default_store import default_store
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import parse_manifest
-from preheat.words.notation import redact
+from preheat.words.manifest_parser import parse_manifest
 
 # Flags of pip that change nothing here: layers are new directories, fetched once.
 _WITHOUT_EFFECT = {
