@@ -24,10 +24,10 @@ from preheat.cli import documents
 from preheat.cli.options import (
     Options,
     check_deadline,
-    common,
     listening,
     print_json,
     size_of,
+    with_options,
 )
 from preheat.commands.invocation import order_of
 from preheat.commands.warm import Startup
@@ -58,7 +58,7 @@ _LOCKED = click.option("--locked", is_flag=True, help="Use the lock beside the m
 
 @main.command()
 @_LOCKED
-@common
+@with_options
 def plan(options: Options, locked: bool) -> None:
     """Show what a start would do and what it takes; nothing is changed."""
     from preheat.making.provision import Provision
@@ -80,7 +80,7 @@ def plan(options: Options, locked: bool) -> None:
 @_RETRY
 @_LOCKED
 @click.option("--cold", is_flag=True, help="Go the long way even where the pointer is valid.")
-@common
+@with_options
 def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold: bool) -> None:
     """Make the manifest's packages ready."""
     from preheat.commands.warm import warm as make_ready
@@ -107,7 +107,7 @@ def warm(options: Options, deadline: str | None, retry: bool, locked: bool, cold
 @_RETRY
 @_LOCKED
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@common
+@with_options
 def run(
     options: Options,
     deadline: str | None,
@@ -133,7 +133,7 @@ def run(
 
 
 @main.command()
-@common
+@with_options
 def status(options: Options) -> None:
     """Show every setting with where it came from, and whether the next start is warm."""
     from preheat.commands.status import status as look
@@ -148,7 +148,7 @@ def status(options: Options) -> None:
 
 
 @main.command()
-@common
+@with_options
 def lock(options: Options) -> None:
     """Write a lock (PEP 751) with sizes and hashes beside the manifest."""
     from preheat.commands.lock import write_lock
@@ -168,7 +168,7 @@ def lock(options: Options) -> None:
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Show what would be freed; free nothing.")
 @click.option("--need", metavar="SIZE", help="Stop when that much is free: --need 3GB.")
-@common
+@with_options
 def clean(options: Options, dry_run: bool, need: str | None) -> None:
     """Free leftovers and caches, the cheapest loss first.
 
@@ -197,7 +197,7 @@ def clean(options: Options, dry_run: bool, need: str | None) -> None:
 
 @main.command()
 @click.option("--history", is_flag=True, help="One line for each start that is remembered.")
-@common
+@with_options
 def report(options: Options, history: bool) -> None:
     """Show the last start, and how the starts before it went."""
     from preheat.commands import report as reports
@@ -219,7 +219,7 @@ def report(options: Options, history: bool) -> None:
 
 
 @main.command()
-@common
+@with_options
 def doctor(options: Options) -> None:
     """Say what is wrong with this container, the worst first, each with the command that mends it.
 
@@ -239,7 +239,7 @@ def doctor(options: Options) -> None:
 
 
 @main.command()
-@common
+@with_options
 def build(options: Options) -> None:
     """Build what is compiled against the platform, ahead of time, and keep the wheels in the store.
 
@@ -280,7 +280,7 @@ def build(options: Options) -> None:
     help="What the image's part may take.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would go where; write nothing.")
-@common
+@with_options
 def bake(
     options: Options, image: Path, volume: Path | None, image_budget: str, dry_run: bool
 ) -> None:
@@ -315,7 +315,7 @@ def bake(
 
 @main.command()
 @click.option("--write", is_flag=True, help="Add the exclude lines to the manifest.")
-@common
+@with_options
 def slim(options: Options, write: bool) -> None:
     """Show what in the layers no promised import and no check loads, and what can be left out.
 

@@ -28,7 +28,7 @@ class Options:
     verbose: bool
 
 
-def common(command: Callable[..., None]) -> Callable[..., None]:
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command, handed over as one value."""
 
     def wrapped(**given: Any) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 from preheat.cli.tables import console, printable
 from preheat.words.diagnosis import Finding, Harm
 from preheat.words.examination import Examination, StoreState
+from preheat.words.quantities import in_mb
 
 _LINE_BREAK = "\n"
 _STYLE = {Harm.START: "bold red", Harm.USE: "red", Harm.COST: "yellow", Harm.NOTE: "dim"}
@@ -46,7 +47,7 @@ def _looked_at(seen: Examination) -> list[str]:
         lines += [f"CUDA: {facts}"] if facts else []
     if seen.store is not None:
         volume = seen.store.volumes.get("store")
-        where = f" ({volume.kind}, {volume.free / 1e6:,.0f} MB free)" if volume else ""
+        where = f" ({volume.kind}, {in_mb(volume.free)} free)" if volume else ""
         count = len(seen.store.layers)
         lines.append(f"store: {seen.store.root}{where}, {_layers(seen.store, count)}")
     return lines

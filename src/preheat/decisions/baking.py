@@ -13,6 +13,7 @@ from preheat.decisions.plan import Known, Planner, by_importance
 from preheat.words.baking import Place
 from preheat.words.manifest import Package
 from preheat.words.plan import Action, Step
+from preheat.words.quantities import in_mb
 
 Decided = tuple[Place, str]
 """A place, and why."""
@@ -96,12 +97,8 @@ def choose(
         if size <= budget:
             image |= {package.name}
             what = "required" if package.required else "the smallest that was left"
-            found[package.name] = ("image", f"{what}, and {_mb(size)} with it are in the budget")
+            found[package.name] = ("image", f"{what}, and {in_mb(size)} with it are in the budget")
         else:
-            reason = f"{_mb(size)} with it in the image are over the budget of {_mb(budget)}"
+            reason = f"{in_mb(size)} with it in the image are over the budget of {in_mb(budget)}"
             found[package.name] = ("volume", reason)
     return found
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from preheat.decisions.packing import SHARE
 from preheat.words.plan import Need
 from preheat.words.platform import Volume
+from preheat.words.quantities import in_mb
 
 # What the engine keeps while it installs: pointers and metadata; archives are linked, not kept.
 # Its index pages are there already when room is counted. The base is for proofs, too.
@@ -145,9 +146,9 @@ class Room:
                 continue
             if not need.fits:
                 return (
-                    f"does not fit on {need.path}: with it {_mb(need.bytes)} are needed, and "
-                    f"{_mb(max(0, need.free - need.reserve))} can be taken "
-                    f"({_mb(need.free)} free, {_mb(need.reserve)} stay free by space.keep-free)"
+                    f"does not fit on {need.path}: with it {in_mb(need.bytes)} are needed, and "
+                    f"{in_mb(max(0, need.free - need.reserve))} can be taken "
+                    f"({in_mb(need.free)} free, {in_mb(need.reserve)} stay free by space.keep-free)"
                 )
             left = self.inodes(need)
             if left is not None and need.inodes > left:
@@ -181,7 +182,3 @@ class Room:
         """The volume where layers are made."""
         found = {volume.role: volume for volume in self.volumes}
         return found.get("local") or found["store"]
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -82,3 +82,13 @@ def format_duration(seconds: float) -> str:
             return f"{int(seconds // factor)}{unit}"
     exact = int(seconds) if seconds.is_integer() else seconds
     return f"{Decimal(repr(exact)):f}s"
+
+
+def in_mb(size: float) -> str:
+    """Return `size` bytes for a sentence, rounded: `1,234 MB`."""
+    return f"{size / 1e6:,.0f} MB"
+
+
+def in_gb(size: float) -> str:
+    """Return `size` bytes for a sentence, rounded: `1.2 GB`."""
+    return f"{size / 1e9:,.1f} GB"

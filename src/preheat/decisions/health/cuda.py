@@ -17,7 +17,7 @@ from preheat.decisions.health.bounds import (
     required_from,
     requiring,
 )
-from preheat.decisions.health.phrases import label, listed, megabytes, require
+from preheat.decisions.health.phrases import label, listed, require, size_in_brackets
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import Companion, Examination, Installed
 from preheat.words.platform import Distribution, RecordState, Torch
@@ -76,7 +76,7 @@ def cuda_twice(seen: Examination) -> Iterator[Finding]:
         code=Ailment.CUDA_TWICE,
         harm=Harm.USE,
         what=f"CUDA libraries are there for two CUDAs: {told}{more}"
-        f"{megabytes(sum(each.size for each in spare))}",
+        f"{size_in_brackets(sum(each.size for each in spare))}",
         why=why,
         mend=remedies.then(
             remedies.uninstall(seen.tools, [*names, *needy], spare[0].distribution.location),
@@ -110,7 +110,7 @@ def system_cuda(seen: Examination) -> Iterator[Finding]:
                 code=Ailment.SYSTEM_CUDA,
                 harm=Harm.COST,
                 what=f"{each.directory} holds CUDA libraries that the wheels bring as well"
-                f"{megabytes(each.size)}",
+                f"{size_in_brackets(each.size)}",
                 why="torch loads those of its wheels; the others only fill the image, unless a "
                 "program outside of Python uses them",
                 mend=remedies.by_hand(

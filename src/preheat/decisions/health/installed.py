@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from preheat.decisions.health import remedies
 from preheat.decisions.health.bounds import as_version
 from preheat.decisions.health.cuda import cuda_twins
-from preheat.decisions.health.phrases import are, base_name, label, listed, megabytes, were
+from preheat.decisions.health.phrases import are, base_name, label, listed, size_in_brackets, were
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import Examination, Installed, Twins
 from preheat.words.platform import RecordState
@@ -95,7 +95,7 @@ def leftovers(seen: Examination) -> Iterator[Finding]:
                 harm=Harm.COST,
                 what=f"{listed([base_name(path) for path in paths])} in {location} "
                 f"{were(paths)} left behind by an interrupted uninstall"
-                f"{megabytes(sum(each.size for each in entries))}",
+                f"{size_in_brackets(sum(each.size for each in entries))}",
                 why="nothing uses it, and pip warns of it at every call",
                 mend=remedies.remove(paths),
             )

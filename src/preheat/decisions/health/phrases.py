@@ -40,6 +40,6 @@ def require(names: Sequence[str]) -> str:
     return "requires" if len(names) == 1 else "require"
 
 
-def megabytes(size: int) -> str:
-    """A size in brackets; nothing where it is too small to matter."""
+def size_in_brackets(size: int) -> str:
+    """Bytes in MB, in brackets; empty where it is too little to matter."""
     return f" ({size / 1e6:,.1f} MB)" if size >= 100_000 else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from preheat.decisions.health import remedies
 from preheat.decisions.health.bounds import accepts, bounds, major
 from preheat.decisions.health.cuda import WORTH_A_LINE
-from preheat.decisions.health.phrases import are, label, listed, megabytes, were
+from preheat.decisions.health.phrases import are, label, listed, size_in_brackets, were
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import Examination, Installed
 from preheat.words.platform import Distribution
@@ -86,7 +86,7 @@ def hidden_copies(seen: Examination) -> Iterator[Finding]:
         code=Ailment.HIDDEN_COPIES,
         harm=Harm.COST,
         what=f"{listed(names)} {are(names)} on the path twice, and no import sees the second "
-        f"copy{megabytes(size)}",
+        f"copy{size_in_brackets(size)}",
         why="it only takes space; uninstalling takes the copy in front away",
         mend=_clear(seen, useless),
     )

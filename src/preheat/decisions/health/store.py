@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from preheat.decisions.health import remedies
 from preheat.decisions.health.cuda import WORTH_A_LINE
-from preheat.decisions.health.phrases import base_name, listed, megabytes
+from preheat.decisions.health.phrases import base_name, listed, size_in_brackets
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import LayerFiles, Locking, StoreState, Tools
+from preheat.words.quantities import in_mb
 
 PARTS = ("staging", "layers")
 """Directories of a store that have to be on one filesystem."""
@@ -115,11 +116,11 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
         yield Finding(
             code=Ailment.SPACE,
             harm=Harm.USE if short else Harm.COST,
-            what=f"{volume.path} has {_mb(volume.free)} free, "
+            what=f"{volume.path} has {in_mb(volume.free)} free, "
             + (
-                f"and {_mb(store.keep_free)} have to stay free (space.keep-free)"
+                f"and {in_mb(store.keep_free)} have to stay free (space.keep-free)"
                 if short
-                else f"less than {_mb(store.clean_below)} (space.clean-below)"
+                else f"less than {in_mb(store.clean_below)} (space.clean-below)"
             ),
             why="nothing can be installed that the store does not have: it is skipped"
             if short
@@ -150,8 +151,8 @@ def temp(store: StoreState, tools: Tools) -> Iterator[Finding]:
     yield Finding(
         code=Ailment.TEMP_SMALL,
         harm=Harm.USE,
-        what=f"the temporary directory {volume.path} has {_mb(volume.free)} free",
-        why=f"proofs and builds want {_mb(wanted)} there; with less, packages fail with "
+        what=f"the temporary directory {volume.path} has {in_mb(volume.free)} free",
+        why=f"proofs and builds want {in_mb(wanted)} there; with less, packages fail with "
         "`No space left on device`",
         mend=made,
     )
@@ -246,7 +247,7 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
             if place in layers and not layers[place].in_use
         }
     )
-    names = [f"{each.name} {each.version}{megabytes(each.size)}" for each in largest]
+    names = [f"{each.name} {each.version}{size_in_brackets(each.size)}" for each in largest]
     what = f"{len(largest)} distributions lie in several places: {listed(names)}"
     if len(largest) == 1:
         what = f"{names[0]} lies in several places: {', '.join(largest[0].places)}"
@@ -254,7 +255,7 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
         code=Ailment.DUPLICATES,
         harm=Harm.COST,
         what=what,
-        why=f"{_mb(size)} could be free"
+        why=f"{in_mb(size)} could be free"
         + ("; the last start of this interpreter does not use the layers below" if spare else ""),
         # Layers never change, so that equal files in them may be one.
         mend=remedies.remove(spare)
@@ -265,7 +266,3 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
 
 def _short(layer: LayerFiles) -> str:
     return base_name(layer.path)[:8]
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
