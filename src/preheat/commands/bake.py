@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preheat.decisions.baking import choose, filling, image_first
+from preheat.decisions.baking import choose, image_first, steps_from_nothing
 from preheat.decisions.plan import by_importance
 from preheat.edges.disk.atomic import answering
 from preheat.edges.disk.deletion import erase
@@ -114,14 +114,16 @@ class Bake:
 
         def cost(names: frozenset[str]) -> int:
             alone = replace(planner, only=names)
-            return sum(step.disk for step in filling(alone, image_first(packages, names)))
+            return sum(
+                step.disk for step in steps_from_nothing(alone, image_first(packages, names))
+            )
 
-        steps = filling(planner, by_importance(packages))
+        steps = steps_from_nothing(planner, by_importance(packages))
         built = {source.package.name for source in decided.sources}
         found = choose(steps, built, self.budget, cost)
         in_image = [name for name, (place, _) in found.items() if place == "image"]
         unwanted = {step.package.name for step in steps if not step.wanted}
-        ordered = filling(planner, image_first(packages, in_image))
+        ordered = steps_from_nothing(planner, image_first(packages, in_image))
         placements = (
             Placement(
                 package=step.package.name,

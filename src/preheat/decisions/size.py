@@ -1,4 +1,4 @@
-"""Bytes on a disk, told from an archive's directory before the archive is fetched."""
+"""What archives occupy on a disk, told from their directories before they are fetched."""
 
 from __future__ import annotations
 

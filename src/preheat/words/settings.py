@@ -178,7 +178,7 @@ class Settings:
     sources: FrozenMap[str, Source]
 
     def with_local(self, default: DefaultPlace) -> Settings:
-        """The same, with a place for unpacked layers that nobody stated."""
+        """These settings with a default place for unpacked layers."""
         place, words = default
         source = Source(kind="default", name=words)
         return dataclasses.replace(

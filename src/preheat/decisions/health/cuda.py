@@ -22,11 +22,11 @@ from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import Companion, Examination, Installed
 from preheat.words.platform import Distribution, RecordState, Torch
 
-WORTH_A_LINE = 10_000_000
-"""Bytes; what wastes less is not told."""
+LEAST_WASTE_BYTES = 10_000_000
+"""What wastes less is not told."""
 
-# A toolkit to compile with has a few of them for good reason; cuDNN and cuBLAS are far larger.
-_TOOLKIT = 200_000_000
+# A toolkit to compile with brings some libraries, of fewer bytes; cuDNN and cuBLAS are far larger.
+_MORE_THAN_A_TOOLKIT_BYTES = 200_000_000
 _NVIDIA = re.compile(r"nvidia-(.+?)(?:-cu(\d+))?")
 
 
@@ -103,7 +103,7 @@ def system_cuda(seen: Examination) -> Iterator[Finding]:
                 "under the same name fails in use",
                 mend=remedies.export("LD_LIBRARY_PATH", ":".join(rest)),
             )
-        elif each.size >= _TOOLKIT:
+        elif each.size >= _MORE_THAN_A_TOOLKIT_BYTES:
             packages = " ".join(each.packages)
             purge = f"apt-get purge {packages}" if packages else remedies.remove(each.files)
             yield Finding(

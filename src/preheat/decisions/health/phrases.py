@@ -1,4 +1,4 @@
-"""Words for findings: short lists, and numbers a person reads."""
+"""Phrases that findings are made of: short lists, verbs and sizes."""
 
 from __future__ import annotations
 

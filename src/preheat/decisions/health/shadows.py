@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from preheat.decisions.health import remedies
 from preheat.decisions.health.bounds import accepts, bounds, major
-from preheat.decisions.health.cuda import WORTH_A_LINE
+from preheat.decisions.health.cuda import LEAST_WASTE_BYTES
 from preheat.decisions.health.phrases import are, label, listed, size_in_brackets, were
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import Examination, Installed
@@ -78,7 +78,7 @@ def hidden_copies(seen: Examination) -> Iterator[Finding]:
         is None
     ]
     size = sum(each.size for each in useless)
-    if size < WORTH_A_LINE:
+    if size < LEAST_WASTE_BYTES:
         return
     largest = sorted(useless, key=lambda e: (-e.size, e.distribution.name))
     names = [label(each.distribution) for each in largest]

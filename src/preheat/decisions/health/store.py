@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 
 from preheat.decisions.health import remedies
-from preheat.decisions.health.cuda import WORTH_A_LINE
+from preheat.decisions.health.cuda import LEAST_WASTE_BYTES
 from preheat.decisions.health.phrases import base_name, listed, size_in_brackets
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import LayerFiles, Locking, StoreState, Tools
@@ -15,10 +15,10 @@ from preheat.words.quantities import in_mb
 PARTS = ("staging", "layers")
 """Directories of a store that have to be on one filesystem."""
 
-TEMP_LEAST = 100_000_000
-"""Bytes that proofs and the engine may need in the temporary directory."""
-TEMP_PER_BUILD = 60_000_000
-"""Bytes that one isolated build unpacks there."""
+TEMP_LEAST_BYTES = 100_000_000
+"""What proofs and the engine may need in the temporary directory."""
+TEMP_BYTES_PER_BUILD = 60_000_000
+"""What one isolated build unpacks there."""
 
 _FEW_INODES = 10_000
 
@@ -140,7 +140,7 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
 def temp(store: StoreState, tools: Tools) -> Iterator[Finding]:
     """A temporary directory in which a proof or a build ends with a full disk."""
     volume, other = store.volumes.get("temp"), store.volumes.get("store")
-    wanted = TEMP_LEAST + TEMP_PER_BUILD * store.builds
+    wanted = TEMP_LEAST_BYTES + TEMP_BYTES_PER_BUILD * store.builds
     if volume is None or volume.free >= wanted:
         return
     roomier = other is not None and other.device != volume.device and other.free >= wanted
@@ -233,9 +233,9 @@ def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
 
 
 def duplicates(store: StoreState) -> Iterator[Finding]:
-    """The same distribution in the same version, several times on disk."""
+    """Distributions that lie on disk several times in one version."""
     size = sum(each.size for each in store.copies)
-    if size < WORTH_A_LINE:
+    if size < LEAST_WASTE_BYTES:
         return
     largest = sorted(store.copies, key=lambda each: (-each.size, each.name))
     layers = {layer.path: layer for layer in store.layers}
