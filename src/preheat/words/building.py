@@ -114,7 +114,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What became of one wheel that was to be built ahead of time.
+    """What became of one wheel that was to be built ahead of the startup.
 
     Attributes:
         package: of the manifest.

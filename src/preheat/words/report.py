@@ -1,4 +1,4 @@
-"""What a start found, decided, did and proved, as data. Text is only a rendering of it."""
+"""What a startup found, decided, did and proved, as data. Text for people is made from it."""
 
 from __future__ import annotations
 

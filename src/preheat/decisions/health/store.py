@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from preheat.decisions.health import remedies
 from preheat.decisions.health.cuda import LEAST_WASTE_BYTES
 from preheat.decisions.health.phrases import base_name, listed, size_in_brackets
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import LayerFiles, Locking, StoreState, Tools
 from preheat.words.quantities import in_mb
 
@@ -29,7 +29,7 @@ def not_writable(store: StoreState, tools: Tools) -> Iterator[Finding]:
     if trial.error is None:
         return
     yield Finding(
-        code=Ailment.STORE_NOT_WRITABLE,
+        code=FindingCode.STORE_NOT_WRITABLE,
         harm=Harm.START,
         what=f"the store {store.root} cannot be written: {_refusal(trial.error)} in {trial.place}",
         why="a start that has anything to install ends with exit status 4",
@@ -74,7 +74,7 @@ def locks(store: StoreState, tools: Tools) -> Iterator[Finding]:
     )
     if locking not in (None, Locking.EXCLUDES):
         yield Finding(
-            code=Ailment.NO_LOCKS,
+            code=FindingCode.NO_LOCKS,
             harm=Harm.COST,
             what=f"a lock on a file in {store.trial.place} does not hold: {locking.value}",
             why="whether a start in another container lives is then told by the age of its lease: "
@@ -84,7 +84,7 @@ def locks(store: StoreState, tools: Tools) -> Iterator[Finding]:
         )
     elif volume is not None and locking is not None and not volume.quota_known:
         yield Finding(
-            code=Ailment.LOCKS_MAY_BE_LOCAL,
+            code=FindingCode.LOCKS_MAY_BE_LOCAL,
             harm=Harm.NOTE,
             what=f"the store {store.root} is on a network filesystem ({volume.kind}): locks hold "
             "on this host, and perhaps on this host only",
@@ -114,7 +114,7 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
     if volume.free < wanted:
         short = volume.free < store.keep_free
         yield Finding(
-            code=Ailment.SPACE,
+            code=FindingCode.SPACE,
             harm=Harm.USE if short else Harm.COST,
             what=f"{volume.path} has {in_mb(volume.free)} free, "
             + (
@@ -129,7 +129,7 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
         )
     if volume.inodes is not None and volume.inodes < _FEW_INODES:
         yield Finding(
-            code=Ailment.SPACE,
+            code=FindingCode.SPACE,
             harm=Harm.USE,
             what=f"{volume.path} has {volume.inodes:,} free inodes",
             why="a heavy package has thousands of files: it is skipped",
@@ -149,7 +149,7 @@ def temp(store: StoreState, tools: Tools) -> Iterator[Finding]:
     else:
         made = remedies.preheat(tools, "clean")
     yield Finding(
-        code=Ailment.TEMP_SMALL,
+        code=FindingCode.TEMP_SMALL,
         harm=Harm.USE,
         what=f"the temporary directory {volume.path} has {in_mb(volume.free)} free",
         why=f"proofs and builds want {in_mb(wanted)} there; with less, packages fail with "
@@ -163,7 +163,7 @@ def hardlinks(store: StoreState) -> Iterator[Finding]:
     if store.trial.error is not None or store.trial.links:
         return
     yield Finding(
-        code=Ailment.NO_HARDLINKS,
+        code=FindingCode.NO_HARDLINKS,
         harm=Harm.COST,
         what=f"no hardlink can be made in {store.trial.place}",
         why="the engine copies from its cache into the layer: an installation writes everything "
@@ -187,7 +187,7 @@ def split(store: StoreState) -> Iterator[Finding]:
         place = f"{store.local}/{part}"
         linked = part in store.linked
         yield Finding(
-            code=Ailment.STORE_SPLIT,
+            code=FindingCode.STORE_SPLIT,
             harm=Harm.START,
             what=f"{place} is on another filesystem ({volume.kind}) than the store ({here.kind})",
             why="a layer is made in staging, by hardlinks from the engine's cache, and published "
@@ -203,7 +203,7 @@ def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
     for pack in store.packs:
         if pack.wrong:
             yield Finding(
-                code=Ailment.DAMAGED_LAYER,
+                code=FindingCode.DAMAGED_LAYER,
                 harm=Harm.COST,
                 what=pack.wrong,
                 why="the start that needs it makes its layer again",
@@ -217,7 +217,7 @@ def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
                 else (f"the layer {_short(layer)}")
             )
             yield Finding(
-                code=Ailment.DAMAGED_LAYER,
+                code=FindingCode.DAMAGED_LAYER,
                 # Without its facts it counts as absent, unless a pointer names it.
                 harm=Harm.START if layer.in_use or layer.package else Harm.COST,
                 what=f"{whose} is damaged: {layer.wrong}",
@@ -252,7 +252,7 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
     if len(largest) == 1:
         what = f"{names[0]} lies in several places: {', '.join(largest[0].places)}"
     yield Finding(
-        code=Ailment.DUPLICATES,
+        code=FindingCode.DUPLICATES,
         harm=Harm.COST,
         what=what,
         why=f"{in_mb(size)} could be free"
