@@ -9,7 +9,7 @@ offline and deadline have options of their own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -225,28 +225,30 @@ def resolve_settings(
                 values[key], sources[key] = value, source
     if problems:
         raise _refusal(problems)
-    if values["store"] is not None:
-        values["store"] = _path(
-            values["store"], _base(sources["store"], manifest, here), environment
-        )
-    elif default_store is not None:
+
+    def placed(key: str, text: str) -> Path:
+        return _path(text, _base(sources[key], manifest, here), environment)
+
+    _complete_paths(values, placed)
+    if values["store"] is None:
+        if default_store is None:
+            raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
         values["store"], words = default_store
         sources["store"] = Source(kind="default", name=words)
-    else:
-        raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
-    if values["cuda.toolkit"] is not None:
-        base = _base(sources["cuda.toolkit"], manifest, here)
-        values["cuda.toolkit"] = str(_path(values["cuda.toolkit"], base, environment))
-    for key in ("local", "image"):
+    return _settings(values, sources)
+
+
+def _complete_paths(values: dict[str, Any], placed: Callable[[str, str], Path]) -> None:
+    """Makes every stated path absolute; `placed` does it for one, by its setting's key."""
+    for key in ("store", "local", "image"):
         if values[key] is not None:
-            base = _base(sources[key], manifest, here)
-            values[key] = _path(values[key], base, environment)
-    links_base = _base(sources["index.find-links"], manifest, here)
+            values[key] = placed(key, values[key])
+    if values["cuda.toolkit"] is not None:
+        values["cuda.toolkit"] = str(placed("cuda.toolkit", values["cuda.toolkit"]))
     values["index.find-links"] = tuple(
-        link if "://" in link else str(_path(link, links_base, environment))
+        link if "://" in link else str(placed("index.find-links", link))
         for link in values["index.find-links"]
     )
-    return _settings(values, sources)
 
 
 def _read(setting: Setting, stated: object, source: Source) -> object | Problem:
