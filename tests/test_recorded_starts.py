@@ -47,6 +47,7 @@ from tests.support.wheels import (
 
 RECORDED = Path(__file__).parent / "data" / "recorded_starts"
 PREHEAT = (sys.executable, "-m", "preheat")
+BESIDE = ("stage name=install ", "stage name=fingerprint")
 TIMEOUT = 120.0
 ENVIRONMENT = {"PREHEAT_LOG": "json", "COLUMNS": "80", "TERM": "dumb", "LC_ALL": "C.UTF-8"}
 
@@ -172,15 +173,16 @@ def _data(masks: Masks, stdout: str) -> Any:
 def _log(masks: Masks, stderr: str) -> dict[str, list[str]]:
     """The events in their order, and the rest.
 
-    Packages are fetched while others are proved, and begun anew where one fails meanwhile: what
-    is said of that comes in an order of the moment, so each package is told of once, by itself.
+    Packages are fetched while others are proved, and begun anew where one fails meanwhile, and the
+    platform's fingerprint is taken while it is looked at: what is said of that comes at a time of
+    its own, so it is told once, by itself.
     """
     said = [masks.event(line) for line in events(stderr)]
-    fetching = dict.fromkeys(line for line in said if line.startswith("stage name=install "))
+    beside = dict.fromkeys(line for line in said if line.startswith(BESIDE))
     words = "\n".join(line for line in stderr.splitlines() if not line.startswith('{"time"'))
     return {
-        "log": [line for line in said if line not in fetching],
-        "fetching": list(fetching),
+        "log": [line for line in said if line not in beside],
+        "beside": list(beside),
         "stderr": masks.lines(words),
     }
 
@@ -389,7 +391,7 @@ def the_platform_cannot_be_used(at: Scene) -> None:
 @scene
 def the_platform_is_damaged(at: Scene) -> None:
     platform = make_platform(at.ground.root / "platform", projects=(HERE, OLD))
-    leave_renamed(PROJECTS[2], platform.site)
+    leave_renamed(OLD, platform.site)
     lose_files(platform.site / HERE.dist_info)
     at = at.on(platform.python)
     at.write(package("here"), package("old"))

@@ -55,7 +55,12 @@ _IN_A_ROW = (
     (re.compile(r"\b\d+ files of "), "<n> files of "),
     (re.compile(r"(?:<size>|- MB) fetched"), "<size> fetched"),  # see _MEASURED
     (re.compile(r"(?<![\w.])[\d,]*\d\.\d+(?![\w.])"), "<n>"),
+    # So short a time is not shown.
+    (re.compile(r"((?:platform|reused|installed|skipped|failed)(?: -| <n>){2}) -"), r"\1 <n>"),
+    (re.compile(r"^(stages: probe <seconds> s)(.*)(, fingerprint <seconds> s)"), r"\1\3\2"),
 )
+# Of these stages nothing waits for the end of the second, which may come before others' or after.
+_FIRST = {"probe": 0, "fingerprint": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,8 @@ class Masks:
             kept = key if key in _TIMES | {"tiers"} else ""
             return {self.sentence(k): self.document(v, kept or k) for k, v in value.items()}
         if isinstance(value, list):
+            if key == "stages":
+                value = sorted(value, key=lambda stage: _FIRST.get(stage["name"], len(_FIRST)))
             # A key is that of the values in the list, and not of theirs.
             return [self.document(each, "" if isinstance(each, dict) else key) for each in value]
         if isinstance(value, str):
