@@ -63,13 +63,15 @@ def manifest_of(invocation: Invocation) -> Path:
 
 def known_manifest(invocation: Invocation) -> Path | None:
     """The manifest's file, or None where nobody names one and none is here."""
-    from preheat.words.errors import ManifestError
+    from preheat.words.errors import ManifestError, NoManifest
 
     try:
         return manifest_of(invocation)
-    except ManifestError as error:
-        # Without places that were looked at, there is one that cannot be read.
-        return None if "places" in error.data else Path("pyproject.toml").absolute()
+    except NoManifest:
+        return None
+    except ManifestError:
+        # There is one, and it cannot be read.
+        return Path("pyproject.toml").absolute()
 
 
 def settings_of(invocation: Invocation) -> Settings:

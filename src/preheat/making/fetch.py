@@ -18,7 +18,7 @@ from preheat.edges.store import staged_layer
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.planning.state import Decided
-from preheat.words.errors import InstallError
+from preheat.words.errors import Cancelled, DiskFull
 from preheat.words.order import Order
 from preheat.words.plan import Step
 
@@ -92,11 +92,9 @@ class Fetcher:
 
         def short(free: int) -> None:
             self.decided.engine.interrupt(
-                InstallError(
+                DiskFull(
                     f"something else has taken space from {self.store.local}: stopped with "
-                    f"{free / _MB:,.0f} MB left",
-                    passing=True,
-                    full=True,
+                    f"{free / _MB:,.0f} MB left"
                 )
             )
 
@@ -230,7 +228,7 @@ class Ahead:
         self._fetches.clear()
         for fetch, _ in left:
             fetch.cancel()
-        stopped = InstallError("it is no longer planned so", passing=True)
+        stopped = Cancelled("it is no longer planned so")
         while wait([fetch for fetch, _ in left], timeout=0.02).not_done:
             self._fetcher.decided.engine.interrupt(stopped)
         for _, held in left:

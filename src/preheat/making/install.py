@@ -23,7 +23,14 @@ from preheat.edges.store.store import Store
 from preheat.making.fetch import Ahead, Arrived, Fetcher
 from preheat.planning.state import Decided
 from preheat.proving.stack import loads, stack_of, with_staged
-from preheat.words.errors import InstallError, PackError, StoreError
+from preheat.words.errors import (
+    ArchiveChanged,
+    DiskFull,
+    InstallError,
+    PackError,
+    StoreError,
+    Transient,
+)
 from preheat.words.layer import LayerFacts
 from preheat.words.outcome import Outcome
 from preheat.words.plan import Action, Step
@@ -211,8 +218,8 @@ class Installer:
 
     def _fail(self, outcome: Outcome, error: InstallError, key: str) -> None:
         outcome.status, outcome.reason = "failed", error.message
-        outcome.trace = str(error.data.get("output", ""))
-        outcome.short_of_space = bool(error.data.get("full")) or self._is_full()
+        outcome.trace = error.output
+        outcome.short_of_space = isinstance(error, DiskFull) or self._is_full()
         if skip_late(self.clock, outcome):
             return
         if outcome.short_of_space:
@@ -221,10 +228,10 @@ class Installer:
             # The engine fetches again what it still needs; what is to be written now is small.
             self.ahead.drop()
             erase(self.staging.cache)
-        elif error.data.get("passing"):
+        elif isinstance(error, Transient):
             outcome.remembered = False
         else:
-            if error.data.get("changed") and self.decided.lock is not None:
+            if isinstance(error, ArchiveChanged) and self.decided.lock is not None:
                 # The index serves another archive by now: the next start asks it what it has.
                 outcome.remembered = False
                 erase(self.decided.lock)
@@ -300,9 +307,7 @@ class Installer:
             )
         if proof.unwritten:
             # A layer without a part of its bytecode would be slow for ever, and say nothing of it.
-            raise InstallError(
-                f"bytecode was not written whole: {proof.unwritten}", passing=True, full=True
-            )
+            raise DiskFull(f"bytecode was not written whole: {proof.unwritten}")
         self.ahead.sync(target)
         self.decided.refuse_changed_platform()
         measured = staged_layer.measure(target)
@@ -379,7 +384,7 @@ def _failure(store: Path, error: InstallError | StoreError | OSError) -> Install
     if isinstance(error, InstallError):
         return error
     if isinstance(error, StoreError):
-        return InstallError(error.message, hint=error.hint, passing=True)
+        return Transient(error.message, hint=error.hint)
     known = failed(store, error)
-    full = error.errno in _FULL
-    return InstallError(known.message, hint=known.hint, passing=True, full=full)
+    kind = DiskFull if error.errno in _FULL else Transient
+    return kind(known.message, hint=known.hint)

@@ -29,7 +29,7 @@ from preheat.edges.store.wheelhouse import Kept, sha256_of
 from preheat.proving.prover import Prover
 from preheat.words.building import Estimate, Provenance, Target, Work, Workshop
 from preheat.words.engine import Request
-from preheat.words.errors import InstallError
+from preheat.words.errors import InstallError, TimedOut, Transient
 from preheat.words.lock import Lock, Locked
 from preheat.words.manifest import Package
 from preheat.words.order import Order
@@ -197,9 +197,9 @@ class Builder:
 
     def _failed(self, source: Unbuilt, error: InstallError) -> InstallError:
         """What it failed by; remembered, unless the machine, the network or a deadline did it."""
-        if self.clock.why_late(source.package) or error.data.get("passing"):
+        if self.clock.why_late(source.package) or isinstance(error, Transient):
             return error
-        if error.data.get("deadline"):
+        if isinstance(error, TimedOut):
             minutes = source.package.build_limits.time / 60
             error = InstallError(
                 f"its build was ended after {minutes:,.0f} minutes (build-limits.time)"

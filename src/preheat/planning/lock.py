@@ -20,7 +20,7 @@ from preheat.edges.store.store import Store
 from preheat.planning.cuda_bounds import resolve_around
 from preheat.planning.resolve import Question, Resolution, from_lock
 from preheat.words.display import redact
-from preheat.words.errors import LockError, ResolutionError
+from preheat.words.errors import LockError, Unreachable
 from preheat.words.lock import Lock
 from preheat.words.order import Order
 
@@ -81,11 +81,9 @@ class Locks:
                 # While the engine is at work, this process waits.
                 aside.submit(load_http)
                 found = resolve_around(question, (engine, self.reader), self.order.settings.cuda)
-        except ResolutionError as error:
-            if not error.data.get("unreachable"):
-                raise
+        except Unreachable as error:
             self.clock.listener.event("index-unreachable", reason=error.message)
-            return self._from_the_past(question, str(error.data["why"]))
+            return self._from_the_past(question, error.why)
         kept = None
         if self.claims is not None:
             kept = self._file(question)

@@ -22,7 +22,7 @@ from preheat.edges.engine.engine import Engine
 from preheat.edges.index.wheels import Reader
 from preheat.edges.platform import inventory
 from preheat.words.engine import Pin, Request, Solved, Unsolved
-from preheat.words.errors import ResolutionError
+from preheat.words.errors import Unreachable
 from preheat.words.lock import Contents, Lock, Locked
 from preheat.words.manifest import Manifest, Package
 from preheat.words.platform import Platform
@@ -329,12 +329,11 @@ def _silence(outcome: Unsolved) -> str:
     return "the index does not answer for something that it needs"
 
 
-def _unreachable(outcome: Unsolved) -> ResolutionError:
+def _unreachable(outcome: Unsolved) -> Unreachable:
     refuses = "401 Unauthorized" in outcome.solver_output
-    return ResolutionError(
+    return Unreachable(
         "the index does not answer: " + outcome.solver_output.replace("\n", " ")[:400],
         hint="check the network and the index settings; layers that are there go on serving",
-        unreachable=True,
         why=_silence(outcome) if refuses else "the index cannot be reached",
     )
 

@@ -137,7 +137,7 @@ class Prover:
             stop: set when nobody waits for the proof any more.
 
         Raises:
-            InstallError: nobody waits for it any more.
+            Cancelled: nobody waits for it any more.
         """
         limits = replace(self._limits(packages), stop=stop)
         proofs = {p.package: p for p in prove(packages, stack, limits)}
@@ -205,7 +205,7 @@ class Prover:
             platform: what lies beneath.
 
         Raises:
-            InstallError: nobody waits for it any more.
+            Cancelled: nobody waits for it any more.
         """
         key = _key_together(layers, packages, platform)
         guards = [_torch_guard(staged)] if platform.torch else []

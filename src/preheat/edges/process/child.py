@@ -88,6 +88,7 @@ def provision(
 def _as_raised(error: Mapping[str, Any]) -> PreheatError:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     for kind in kinds:
-        if issubclass(kind, PreheatError) and kind.code == error["code"]:
+        # One that only narrows another has no code of its own.
+        if issubclass(kind, PreheatError) and vars(kind).get("code") == error["code"]:
             return kind(error["message"], hint=error["hint"])
     return PreheatError(error["message"], hint=error["hint"])

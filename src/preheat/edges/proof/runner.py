@@ -14,7 +14,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from preheat.edges.proof.process import ProofProcess
-from preheat.words.errors import InstallError
+from preheat.words.errors import Cancelled, InstallError
 from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
 from preheat.words.proof import Looked, Proof
@@ -65,7 +65,7 @@ def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Pr
     itself too: the rest is proved again without it.
 
     Raises:
-        InstallError: nobody waits for it any more.
+        Cancelled: nobody waits for it any more.
     """
     left = list(packages)
     proofs: dict[str, Proof] = {}
@@ -87,7 +87,7 @@ def first_failure(packages: Sequence[Package], stack: Stack, limits: Limits) -> 
     """As `prove`, but no further than the first package that fails; None where all are good.
 
     Raises:
-        InstallError: nobody waits for it any more.
+        Cancelled: nobody waits for it any more.
     """
     run = _Run(packages, limits, to_the_end=False)
     run.go(stack)
@@ -97,7 +97,7 @@ def first_failure(packages: Sequence[Package], stack: Stack, limits: Limits) -> 
 
 def _refuse_stopped(limits: Limits) -> None:
     if limits.stop is not None and limits.stop.is_set():
-        raise InstallError("nobody waits for the proof any more", passing=True)
+        raise Cancelled("nobody waits for the proof any more")
 
 
 def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozenset[str]:

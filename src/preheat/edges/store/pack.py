@@ -32,7 +32,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from preheat.words.errors import PackError
+from preheat.words.errors import PackDamaged, PackError
 from preheat.words.layer import LayerFacts
 from preheat.words.pack import Frame, PackIndex
 
@@ -365,11 +365,10 @@ def _leads_inside(name: str, destination: str) -> bool:
     return up <= name.count("/") and _stays("/".join(parts[up:]) or "down")
 
 
-def _damaged(file: Path, why: str) -> PackError:
-    return PackError(
+def _damaged(file: Path, why: str) -> PackDamaged:
+    return PackDamaged(
         f"the packed layer {file} cannot be used: {why}",
         hint="the next start makes it again",
-        damaged=True,
     )
 
 

@@ -50,7 +50,7 @@ from preheat.edges.store.pack import read_index, unpack, write_pack
 from preheat.edges.store.shelf import FACTS, PACKS, Shelf
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.wheelhouse import Wheelhouse
-from preheat.words.errors import PackError, StoreError
+from preheat.words.errors import PackDamaged, StoreError
 from preheat.words.layer import LayerFacts
 from preheat.words.pack import PackIndex
 from preheat.words.plan import Verdict
@@ -361,8 +361,8 @@ class Store:
         file = self.packs.place(digest)
         try:
             return read_index(file)
-        except PackError as error:
-            self._forget_damaged(digest, error)
+        except PackDamaged:
+            self._forget(digest)
             raise
 
     def unpack(
@@ -392,19 +392,16 @@ class Store:
             try:
                 unpack(file, index, place)
                 if index.facts.digest != digest or not (place / FACTS).is_file():
-                    raise PackError(
-                        f"the packed layer {file} holds another one than it says", damaged=True
-                    )
-            except PackError as error:
-                self._forget_damaged(digest, error)
+                    raise PackDamaged(f"the packed layer {file} holds another one than it says")
+            except PackDamaged:
+                self._forget(digest)
                 raise
             self._put(place, digest)
 
-    def _forget_damaged(self, digest: str, error: PackError) -> None:
-        """Removes a pack that nobody can use; one that only cannot be read now stays."""
-        if error.data.get("damaged"):
-            with contextlib.suppress(OSError):
-                self.packs.place(digest).unlink()
+    def _forget(self, digest: str) -> None:
+        """Removes a pack that nobody can use."""
+        with contextlib.suppress(OSError):
+            self.packs.place(digest).unlink()
 
 
 def _texts(directory: Path, suffix: str) -> Iterator[str]:
