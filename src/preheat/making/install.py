@@ -32,7 +32,7 @@ from preheat.words.errors import (
     Transient,
 )
 from preheat.words.layer import LayerFacts
-from preheat.words.outcome import Outcome
+from preheat.words.outcome import Cause, Outcome
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 
@@ -122,9 +122,9 @@ class Installer:
                 # What was proved before the deadline is not late for having waited for others.
                 self._make(outcome, progress, names, key)
         except (InstallError, StoreError, OSError) as error:
-            # A damaged pack is gone by now: planned again, it is a layer like one that never was.
-            outcome.damaged = isinstance(error, PackError)
             self._fail(outcome, _failure(self.store.root, error), key)
+            if isinstance(error, PackError):
+                outcome.cause = Cause.PACK
         finally:
             if not self.ahead.begun:
                 # Else others are being linked from there; all of it goes in the end.
@@ -181,7 +181,7 @@ class Installer:
         verdict = self.decided.prover.of_another(key)
         if verdict is None or verdict.ok:
             return False
-        outcome.status, outcome.reason = "failed", verdict.reason
+        outcome.fail(verdict.reason)
         return True
 
     def _bring(self, outcome: Outcome) -> None:
@@ -217,23 +217,21 @@ class Installer:
     # Making it ourselves
 
     def _fail(self, outcome: Outcome, error: InstallError, key: str) -> None:
-        outcome.status, outcome.reason = "failed", error.message
-        outcome.trace = error.output
-        outcome.short_of_space = isinstance(error, DiskFull) or self._is_full()
+        outcome.fail(error.message, trace=error.output)
         if skip_late(self.clock, outcome):
             return
-        if outcome.short_of_space:
-            outcome.status = "skipped"
-            outcome.reason = f"the disk, or a quota on it, was full: {error.message}"
+        if isinstance(error, DiskFull) or self._is_full():
+            why = f"the disk, or a quota on it, was full: {error.message}"
+            outcome.skip(why, Cause.NO_ROOM)
             # The engine fetches again what it still needs; what is to be written now is small.
             self.ahead.drop()
             erase(self.staging.cache)
         elif isinstance(error, Transient):
-            outcome.remembered = False
+            outcome.cause = Cause.TRANSIENT
         else:
             if isinstance(error, ArchiveChanged) and self.decided.lock is not None:
                 # The index serves another archive by now: the next start asks it what it has.
-                outcome.remembered = False
+                outcome.cause = Cause.ARCHIVE_CHANGED
                 erase(self.decided.lock)
             failure = Proof(package=outcome.step.package.name, ok=False, reason=error.message)
             self.decided.prover.remember(key, failure)
@@ -253,7 +251,7 @@ class Installer:
             return
         self.decided.prover.remember(key, proof)
         if not proof.ok:
-            outcome.status, outcome.reason, outcome.trace = "failed", proof.reason, proof.trace
+            outcome.fail(proof.reason, trace=proof.trace)
 
     def _install(self, outcome: Outcome, progress: Progress) -> Proof:
         """Into staging, and on from there."""
@@ -375,7 +373,7 @@ def skip_late(clock: Clock, outcome: Outcome) -> bool:
     """Only this start is in a hurry: the next one tries again."""
     late = clock.why_late(outcome.step.package)
     if late:
-        outcome.status, outcome.reason, outcome.remembered = "skipped", late, False
+        outcome.skip(late, Cause.DEADLINE)
     return late is not None
 
 

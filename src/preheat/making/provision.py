@@ -47,7 +47,7 @@ from preheat.words.listener import Listener
 from preheat.words.lock import Lock
 from preheat.words.manifest import Package
 from preheat.words.order import Order
-from preheat.words.outcome import Outcome
+from preheat.words.outcome import Cause, Outcome
 from preheat.words.plan import Action, Plan
 from preheat.words.proof import Proof
 from preheat.words.report import Report
@@ -245,7 +245,9 @@ class Provision:
         room = self._room(course.staging)
         while True:
             outcome = self._try(course, package, later)
-            if outcome.damaged and outcome.step.layer in course.decided.planner.known.layers:
+            known = course.decided.planner.known.layers
+            if outcome.cause is Cause.PACK and outcome.step.layer in known:
+                # It is gone by now: planned again, it is a layer like one that never was.
                 self._tell(outcome)
                 course.decided = course.decided.without_layer(outcome.step.layer)
                 continue
@@ -255,11 +257,11 @@ class Provision:
                 course.ahead.drop()
                 course.decided = course.decided.bringing(package, outcome.reason)
                 continue
-            if not outcome.short_of_space or not course.tries_left:
+            if outcome.cause is not Cause.NO_ROOM or not course.tries_left:
                 break
             course.tries_left -= 1
             course.decided = room.after_shortage(course.decided, outcome, course.progress)
-        if outcome.short_of_space:
+        if outcome.cause is Cause.NO_ROOM:
             course.decided = room.without_room_for(course.decided, outcome, course.progress)
         return self._with_older(course, outcome, later)
 
@@ -365,8 +367,8 @@ class Provision:
             for outcome in good:
                 proof = bad.get(outcome.step.package.name)
                 if proof is not None:
-                    outcome.status, outcome.trace = "failed", proof.trace
-                    outcome.reason = f"works alone, not with the others: {proof.reason}"
+                    reason = f"works alone, not with the others: {proof.reason}"
+                    outcome.fail(reason, trace=proof.trace)
                     skip_late(self._clock, outcome)
         place = child_bootstrap.of_layers(self._store, decided.platform.interpreter, layers)
         return Active(layers=stack.layers, hooked=stack.hooked, bootstrap=str(place))
@@ -390,7 +392,7 @@ class Provision:
         file, interpreter = self.order.manifest_file, decided.platform.interpreter
         keep_report(self._store, file, interpreter, report)
         good = report.ready and all(o.remembered for o in outcomes) and not decided.unanswered
-        passing = any(not outcome.good and not outcome.lasting for outcome in outcomes)
+        passing = any(not o.good and o.cause is not Cause.UNMET for o in outcomes)
         expires = time.time() + self.order.settings.retry_after if passing else float("inf")
         leave_pointer(
             self._store,

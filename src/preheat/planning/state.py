@@ -53,7 +53,6 @@ class Decided:
     def outcome(self, step: Step) -> Outcome:
         """The outcome to begin with: as planned."""
         planned = Outcome.planned(step)
-        planned.lasting = not step.wanted
         planned.trace = self.solver_outputs.get(step.package.name, "")
         return planned
 
