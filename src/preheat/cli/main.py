@@ -246,11 +246,11 @@ def build(options: Options) -> None:
     For packages with build = true and build-isolation = false. Exit status 3 where one of them
     could not be built.
     """
-    from preheat.making.provision import Provision
+    from preheat.commands.build import build_wheels
 
     order = order_of(options.invocation)
     with listening() as listener:
-        works = Provision(order, listener).build()
+        works = build_wheels(order, listener)
     if options.as_json:
         print_json(documents.works(works))
     else:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from preheat.decisions.building import label_refusal, target_of
 from preheat.decisions.compose import Composition
-from preheat.decisions.coupling import avoiding, before, misfit, partners
+from preheat.decisions.coupling import avoiding, misfit, partners
 from preheat.decisions.explain import sentence
 from preheat.decisions.identity import manifest_digest, platform_digest
 from preheat.decisions.imports import territory
@@ -23,7 +23,7 @@ from preheat.edges.index.wheels import Reader
 from preheat.edges.platform import inventory
 from preheat.words.engine import Pin, Request, Solved, Unsolved
 from preheat.words.errors import Unreachable
-from preheat.words.lock import Contents, Lock, Locked
+from preheat.words.lock import Contents, Lock
 from preheat.words.manifest import Manifest, Package
 from preheat.words.platform import Platform
 
@@ -165,31 +165,6 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         unanswered=search.unanswered,
         avoided=misfits.why,
     )
-
-
-def with_older(
-    resolution: Resolution, companion: Locked, platform: Platform, edges: tuple[Engine, Reader]
-) -> Resolution | None:
-    """The same with the next older release of one distribution; None where there is none.
-
-    Raises:
-        ResolutionError: an archive cannot be found, or the index does not answer.
-    """
-    engine, reader = edges
-    others = [f"{d.name}=={d.version}" for d in resolution.lock.distributions if d != companion]
-    bounds = (*resolution.request.constraints, *others, before(companion))
-    request = replace(resolution.request, constraints=bounds)
-    outcome = engine.resolve(request)
-    if not isinstance(outcome, Solved):
-        return None
-    located = engine.locate(outcome.pins, request)
-    contents = {**resolution.contents, **reader.read(located)}
-    lock = replace(resolution.lock, distributions=located)
-    older = replace(resolution, lock=lock, contents=contents)
-    found = lock.find(companion.name)
-    if found is not None and misfit(found, contents[found.name], platform):
-        return with_older(older, found, platform, edges)
-    return older
 
 
 def composition(

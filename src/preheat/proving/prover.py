@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from preheat.decisions.coupling import explained
 from preheat.decisions.identity import digest, verdict_key
@@ -76,11 +77,11 @@ class Prover:
             killed stays in TMPDIR. None for a plan, which writes no verdict either.
 
     Attributes:
-        ahead: torch, imported before it is needed; None where nothing is proved together.
+        torch: the platform's, imported before it is needed; None where nobody has it imported.
     """
 
     def __init__(self, order: Order, store: Store, clock: Clock, staging: Staging | None) -> None:
-        self.ahead: TorchAhead | None = None
+        self.torch: TorchAhead | None = None
         self._settings = order.settings
         self._store = store
         self._clock = clock
@@ -91,9 +92,14 @@ class Prover:
         self._libraries: dict[str, Libraries] = {}
         self._stand: set[str] = set()
         self._hangs: dict[str, Proof] = {}
-        self.verdicts: Mapping[str, Verdict] = (
-            {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
-        )
+        self._order = order
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """What earlier startups proved, as it was when this one first asked, by key."""
+        if self._anew:
+            return {}
+        return _binding(self._store.verdicts(time.time()), self._order.manifest.package)
 
     def of_another(self, key: str) -> Verdict | None:
         """What another start has proved since this one began."""
@@ -225,17 +231,17 @@ class Prover:
         self._stand.add(key)
         self.remember(key, Proof(package="*", ok=True))
 
-    def forget_ahead(self) -> None:
+    def forget_torch(self) -> None:
         """Ends what is imported ahead, where nothing is made that it could be proved with."""
-        if self.ahead is not None:
-            self.ahead.close()
+        if self.torch is not None:
+            self.torch.close()
 
     def torch_serves(self, packages: Sequence[Package], stack: Stack, platform: Platform) -> bool:
         """Whether the process that has imported torch already may serve the proof of all together.
 
         Not where that may be something else than importing torch over the layers.
         """
-        looked = self.ahead.looked() if self.ahead else None
+        looked = self.torch.looked() if self.torch else None
         on_gpus = platform.accelerator.gpus and any(package.check_gpu for package in packages)
         if looked is None or on_gpus:
             return False
@@ -248,7 +254,7 @@ class Prover:
 
         Empty where it does not serve, or where anything fails: a fresh interpreter tells then.
         """
-        ahead = self.ahead
+        ahead = self.torch
         looked = ahead.looked() if ahead and self.torch_serves(packages, stack, platform) else None
         alone = [self._libraries.get(package.name) for package in packages[:-1]]
         known = [libraries for libraries in alone if libraries is not None]
