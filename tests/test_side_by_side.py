@@ -171,8 +171,8 @@ def test_a_proof_that_others_wait_for_too_long_is_given_up(
         assert stop.wait(60)
 
     trials = (
-        concurrent._Trial(key="good", run=lambda stop: good),
-        concurrent._Trial(key="endless", run=endless),
+        concurrent._Proving(key="good", run=lambda stop: good),
+        concurrent._Proving(key="endless", run=endless),
     )
     begun: list[concurrent._Begun] = []
     with ThreadPoolExecutor(2) as pool:

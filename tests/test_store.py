@@ -42,7 +42,7 @@ def facts(digest: str = "d1", package: str = "p") -> LayerFacts:
         payload=3,
         disk=4096,
         files=1,
-        hooked=False,
+        has_pth=False,
         scripts=(("run", "p:main"),),
     )
 

@@ -13,6 +13,7 @@ from preheat.planning.session import Session, working
 from preheat.planning.state import State
 from preheat.planning.survey import Surveyor
 from preheat.proving.stack import stack_of
+from preheat.proving.trial import Trial
 from preheat.words.errors import InstallError
 from preheat.words.listener import Listener
 from preheat.words.manifest import Package
@@ -65,7 +66,7 @@ def _ready(session: Session) -> _Ready:
         state=state,
         packages=tuple(step.package for step in served),
         stack=stack,
-        held={layer: thinning.held_by(layer) for layer in stack.layers},
+        held={layer.path: thinning.held_by(layer.path) for layer in stack.layers},
     )
 
 
@@ -140,15 +141,12 @@ class _Ready:
     def _holds(self, names: frozenset[str]) -> bool:
         """Whether everything is proved, one after the other, over layers without those."""
         with self.session.own_staging.directory("slim") as place:
-            thin = {}
-            for number, (layer, held) in enumerate(self.held.items()):
+            thin = []
+            for number, layer in enumerate(self.stack.layers):
                 target = place / str(number)
-                thinning.thinned(layer, [each for each in held if each.name in names], target)
-                thin[layer] = str(target)
-            stack = replace(
-                self.stack,
-                layers=tuple(thin.values()),
-                hooked=tuple(thin[layer] for layer in self.stack.hooked),
-            )
-            proofs = self.session.prover.run(self.packages, stack, self.state.platform)
-            return all(proof.ok for proof in proofs)
+                without = [each for each in self.held[layer.path] if each.name in names]
+                thinning.thinned(layer.path, without, target)
+                thin.append(replace(layer, path=str(target)))
+            stack = replace(self.stack, layers=tuple(thin))
+            trial = Trial(packages=self.packages, stack=stack, platform=self.state.platform)
+            return all(proof.ok for proof in self.session.prover.prove(trial).values())

@@ -18,7 +18,7 @@ def same_over(looked: Looked, brought: Brought) -> bool:
     `missed` tells what the import looked for in vain and a layer brings.
     """
     return not (
-        brought.hooked
+        brought.has_pth
         or looked.found & brought.modules
         or looked.distributions & brought.distributions
         or looked.groups & (brought.groups | {EVERYTHING})

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from preheat.edges.proof.runner import Stack
 from preheat.making.fetch import Fetched
 from preheat.making.install import Installer
 from preheat.proving.stack import stack_of, with_staged
+from preheat.proving.trial import Trial
 from preheat.words.errors import InstallError, StoreError
 from preheat.words.manifest import Package
 from preheat.words.plan import Action, Step
@@ -64,7 +65,7 @@ def prove_arrived(installer: Installer) -> dict[str, Proof | None]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Trial:
+class _Proving:
     """A proof that can begin.
 
     Attributes:
@@ -82,7 +83,7 @@ class _Trial:
 class _Begun:
     """A proof that goes on, or has ended."""
 
-    trial: _Trial
+    trial: _Proving
     future: Future[Proof | None]
 
     @property
@@ -99,7 +100,7 @@ class _Begun:
 
 
 def _follow(
-    trials: Iterator[_Trial | Future[Fetched]], pool: Executor, begun: list[_Begun]
+    trials: Iterator[_Proving | Future[Fetched]], pool: Executor, begun: list[_Begun]
 ) -> None:
     """Begins each trial as soon as it can, and waits for those that have begun.
 
@@ -113,8 +114,8 @@ def _follow(
     gives_up = float("inf")
     coming = next(trials, None)
     while True:
-        while isinstance(coming, _Trial) or (coming is not None and coming.done()):
-            if isinstance(coming, _Trial):
+        while isinstance(coming, _Proving) or (coming is not None and coming.done()):
+            if isinstance(coming, _Proving):
                 future = pool.submit(coming.run, coming.stop)
                 begun.append(_Begun(trial=coming, future=future))
             coming = next(trials, None)
@@ -143,7 +144,7 @@ class _Lineup:
         self._run = installer.run
         self._platform = installer.run.state.platform
 
-    def trials(self) -> Iterator[_Trial | Future[Fetched]]:
+    def trials(self) -> Iterator[_Proving | Future[Fetched]]:
         """One after the other; what is fetched stands before the trial that waits for it.
 
         Where one cannot begin, its package's own turn says why.
@@ -151,7 +152,7 @@ class _Lineup:
         with contextlib.suppress(InstallError, StoreError, OSError):
             yield from self._trials()
 
-    def _trials(self) -> Iterator[_Trial | Future[Fetched]]:
+    def _trials(self) -> Iterator[_Proving | Future[Fetched]]:
         """Package after package; then all together."""
         run, progress = self._run, deepcopy(self._run.progress)
         good = [outcome.step.package for outcome in run.good]
@@ -175,21 +176,22 @@ class _Lineup:
                     progress.accept(step)
                 if self._session.clock.why_late(package):
                     return
-                yield _Trial(key=key, run=partial(self._alone, package, stack))
+                alone = Trial(packages=(package,), stack=stack, platform=self._platform)
+                yield _Proving(key=key, run=partial(self._alone, alone))
             good.append(package)
         yield from self._trial_together(good, stack, progress)
 
     def _trial_together(
         self, good: Sequence[Package], stack: Stack, progress: Progress
-    ) -> Iterator[_Trial]:
+    ) -> Iterator[_Proving]:
         """That of all of them, where there are others and something new."""
         prover = self._session.prover
         if len(good) < 2 or len(progress.layers) == len(self._run.progress.layers):
             return
-        if not prover.torch_serves(good, stack, self._platform):
+        trial = Trial(packages=tuple(good), stack=stack, platform=self._platform, with_torch=True)
+        if not prover.torch_serves(trial):
             prover.forget_torch()
-            layers = tuple(progress.layers)
-            yield _Trial(key=None, run=partial(self._together, good, stack, layers))
+            yield _Proving(key=None, run=partial(self._together, trial))
 
     def _awaited(self, step: Step) -> Iterator[Future[Fetched]]:
         """What is on its way; the next package is waited for, whatever else could go on."""
@@ -217,15 +219,11 @@ class _Lineup:
         """Whether its proof may need all the memory of one."""
         return package.check_gpu and bool(self._platform.accelerator.gpus)
 
-    def _alone(self, package: Package, stack: Stack, stop: threading.Event) -> Proof:
+    def _alone(self, trial: Trial, stop: threading.Event) -> Proof:
+        (package,) = trial.packages
         with self._session.clock.part("prove", package.name, {}):
-            return self._session.prover.run([package], stack, self._platform, stop)[0]
+            return self._session.prover.prove(replace(trial, stop=stop))[package.name]
 
-    def _together(
-        self,
-        packages: Sequence[Package],
-        stack: Stack,
-        layers: Sequence[str],
-        stop: threading.Event,
-    ) -> None:
-        self._session.prover.over_staged(packages, stack, layers, stop, self._platform)
+    def _together(self, trial: Trial, stop: threading.Event) -> None:
+        with self._session.clock.stage("prove together"):
+            self._session.prover.prove(replace(trial, stop=stop))

@@ -22,6 +22,7 @@ from preheat.making.room import measured_anew
 from preheat.making.run import Run
 from preheat.planning.session import Session, claimed
 from preheat.proving.stack import loads, stack_of, with_staged
+from preheat.proving.trial import Trial
 from preheat.words.errors import (
     ArchiveChanged,
     DiskFull,
@@ -199,8 +200,8 @@ class Installer:
             store, platform = self.session.store, self.run.state.platform
             with self.session.clock.part("prove", step.package.name, {}):
                 stack = stack_of(store, platform.interpreter, self.run.layers_with(step.layer))
-                needed = loads(step, store.layer(step.layer))
-                proof = prover.run([step.package], replace(stack, loads=needed), platform)[0]
+                stack = replace(stack, loads=loads(step, store.layer(step.layer)))
+                proof = self._alone(Trial(packages=(step.package,), stack=stack, platform=platform))
         self._judge(outcome, proof)
 
     # Making it ourselves
@@ -259,13 +260,22 @@ class Installer:
         """Alone, over what was made before."""
         step, run, store = outcome.step, self.run, self.session.store
         self.prepare(step, target, outcome.seconds)
-        prover, platform = self.session.prover, run.state.platform
+        platform = run.state.platform
         beneath = stack_of(store, platform.interpreter, run.progress.layers)
         stack = with_staged(beneath, step, target, store)
         with self.session.clock.part("prove", step.package.name, {}):
-            if run.is_only(step.package):
-                return prover.only(step.package, stack, step.layer, platform)
-            return prover.run([step.package], stack, platform)[0]
+            # What no other works beside is proved together with all others by the same process.
+            trial = Trial(
+                packages=(step.package,),
+                stack=stack,
+                platform=platform,
+                with_torch=run.is_only(step.package),
+            )
+            return self._alone(trial)
+
+    def _alone(self, trial: Trial) -> Proof:
+        (package,) = trial.packages
+        return self.session.prover.prove(trial)[package.name]
 
     def _finish(self, outcome: Outcome, proof: Proof, target: Path, arrived: Arrived) -> Proof:
         """Publishes what was proved."""
@@ -295,7 +305,7 @@ class Installer:
             payload=measured.payload,
             disk=measured.disk,
             files=measured.files,
-            hooked=staged_layer.is_hooked(target),
+            has_pth=staged_layer.has_pth(target),
             scripts=arrived.scripts,
             links=tuple((e.path, e.target) for e in step.links if (target / e.path).is_symlink()),
         )

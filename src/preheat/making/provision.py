@@ -39,6 +39,7 @@ from preheat.planning.state import State
 from preheat.planning.survey import Surveyor
 from preheat.proving.prover import TorchAhead
 from preheat.proving.stack import stack_of
+from preheat.proving.trial import Trial
 from preheat.words.errors import LockError, StoreError
 from preheat.words.listener import Listener
 from preheat.words.manifest import Package
@@ -258,8 +259,9 @@ class _Startup:
             stack = stack_of(session.store, platform.interpreter, layers)
             if not layers:
                 break
-            packages = [outcome.step.package for outcome in run.good]
-            bad = session.prover.together(packages, stack, platform)
+            packages = tuple(outcome.step.package for outcome in run.good)
+            trial = Trial(packages=packages, stack=stack, platform=platform, with_torch=True)
+            bad = session.prover.failing_together(trial)
             if not bad:
                 break
             for outcome in run.good:
@@ -269,7 +271,7 @@ class _Startup:
                     outcome.fail(reason, trace=proof.trace)
                     skip_late(self._clock, outcome)
         place = child_bootstrap.of_layers(session.store, platform.interpreter, layers)
-        return Active(layers=stack.layers, hooked=stack.hooked, bootstrap=str(place))
+        return Active(layers=stack.layers, bootstrap=str(place))
 
     # What is said
 
@@ -309,7 +311,7 @@ def _leave(made: _Made) -> None:
             manifest=order.manifest_file,
             interpreter=interpreter,
             report=made.report,
-            hooked=made.active.hooked,
+            layers=made.active.layers,
             bootstrap=made.active.bootstrap,
             shadowed=shadowed_modules(outcomes, state.composition),
             libraries=linked_libraries(outcomes),

@@ -11,6 +11,7 @@ from preheat.edges.disk.volumes import read_volumes
 from preheat.edges.store.store import Store
 from preheat.planning.session import Session
 from preheat.planning.state import State
+from preheat.words.layer import LayerPath
 from preheat.words.outcome import Outcome
 from preheat.words.platform import Platform, Volume
 from preheat.words.report import (
@@ -28,8 +29,7 @@ from preheat.words.report import (
 class Active:
     """What goes on the path in the end."""
 
-    layers: tuple[str, ...] = ()
-    hooked: tuple[str, ...] = ()
+    layers: tuple[LayerPath, ...] = ()
     bootstrap: str = ""
 
 
@@ -52,7 +52,7 @@ class Account:
             seconds=round(clock.seconds, 3),
             packages=tuple(_package(outcome, store) for outcome in self.outcomes),
             capabilities=self._capabilities(),
-            paths=self.active.layers,
+            paths=tuple(layer.path for layer in self.active.layers),
             volumes=_volumes(volumes),
             stages=(*clock.stages, *_by_package(self.outcomes)),
             platform=_platform(self.state.platform, self.session.order.settings.protected),

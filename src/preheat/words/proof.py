@@ -64,10 +64,10 @@ class Brought:
         modules: top-level names.
         distributions: canonical names.
         groups: of entry points.
-        hooked: whether a ``.pth`` file runs before anything is imported.
+        has_pth: whether a ``.pth`` file runs before anything is imported.
     """
 
     modules: frozenset[str]
     distributions: frozenset[str]
     groups: frozenset[str]
-    hooked: bool
+    has_pth: bool

@@ -51,7 +51,7 @@ from preheat.edges.store.shelf import FACTS, PACKS, Shelf
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.wheelhouse import Wheelhouse
 from preheat.words.errors import PackDamaged, StoreError
-from preheat.words.layer import LayerFacts
+from preheat.words.layer import LayerFacts, LayerPath
 from preheat.words.pack import PackIndex
 from preheat.words.plan import Verdict
 
@@ -132,6 +132,11 @@ class Store:
         if shelf is not None and shelf.witness(digest).is_file():
             return shelf.place(digest)
         return self.ready.place(digest)
+
+    def on_path(self, facts: LayerFacts) -> LayerPath:
+        """The layer that says this of itself, as it lies on a path."""
+        path = str(self.layer(facts.digest))
+        return LayerPath(path=path, has_pth=facts.has_pth, digest=facts.digest)
 
     def baked(self) -> dict[str, str]:
         """The image's layers by digest, each with the package that it was made for.
@@ -311,7 +316,7 @@ class Store:
             StoreError: the disk refuses to keep it; nothing has appeared then.
         """
         try:
-            (staged / FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+            (staged / FACTS).write_text(json.dumps(facts.document), encoding="utf-8")
         except OSError as error:
             raise unwritable(self.local, error) from error
         return self._put(staged, facts.digest)
