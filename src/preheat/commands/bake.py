@@ -34,10 +34,10 @@ class Bake:
     """One manifest's parts.
 
     Attributes:
-        order: what a start of the worker is asked for; its own store and image are not looked at.
+        order: what a startup of the worker is asked for; its own store and image are not looked at.
         listener: told what happens.
         image: directory of the image's part, where the worker will find it.
-        volume: the store on the volume, likewise; None where its part is left to the first start.
+        volume: the store on the volume, likewise; None where its part is left to the first startup.
         budget: bytes that the image's part may take.
     """
 
@@ -141,13 +141,13 @@ class Bake:
     # What is made
 
     def _leave_what_is_read(self) -> None:
-        """What only a start at work needs is no part of an image."""
+        """What only a startup at work needs is no part of an image."""
         for entry in list(self.image.iterdir()):
             if entry.name not in BAKED:
                 erase(entry)
 
     def _made(self, each: Placement, made: Mapping[Place, tuple[Store, Report]]) -> Placement:
-        """What became of one package, by the start whose part it is in."""
+        """What became of one package, by the startup whose part it is in."""
         if each.place not in made:
             return each
         store, report = made[each.place]

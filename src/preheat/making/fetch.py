@@ -24,10 +24,10 @@ from preheat.words.plan import Step
 from preheat.words.quantities import in_mb
 
 # One may wait for the disk while another removes files.
-_ASIDE = 2
+_SYNC_THREADS = 2
 # Each keeps tens of connections and two processors busy; the first should not have to share much,
 # since its proof can begin while the others are unpacked.
-_MOST_AT_ONCE = 3
+_MOST_FETCHES_AT_ONCE = 3
 
 Scripts = tuple[tuple[str, str], ...]
 
@@ -38,8 +38,8 @@ class Arrived:
 
     Attributes:
         scripts: the console scripts, whose launchers are not among the files.
-        fetched: bytes of the archives that came, each whole and by its sha256; what a killed start
-            had left in the engine's cache is not among them.
+        fetched: bytes of the archives that came, each whole and by its sha256; what a killed
+            startup had left in the engine's cache is not among them.
     """
 
     scripts: Scripts
@@ -163,12 +163,12 @@ class Ahead:
         """Fetches them, a few at a time, the first ones first; once in its life.
 
         They are claimed in order, as far as nobody else is making one of them. So whoever has to
-        wait for another start holds nothing that a third may wait for: what comes before has been
+        wait for another startup holds nothing that a third may wait for: what comes before has been
         taken by then.
         """
-        at_once = max(1, min(_MOST_AT_ONCE, available_processors() // 2))
+        at_once = max(1, min(_MOST_FETCHES_AT_ONCE, available_processors() // 2))
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="preheat-fetch")
-        self._aside = ThreadPoolExecutor(_ASIDE, thread_name_prefix="preheat-aside")
+        self._aside = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="preheat-aside")
         for each in wanted:
             layer = each.step.layer
             if layer in available(self._fetcher.session.store):
@@ -215,7 +215,7 @@ class Ahead:
         """Waits for that.
 
         The kernel tells an error once, and it may be about anything on that filesystem: from the
-        first one on, nothing of this start may be published.
+        first one on, nothing of this startup may be published.
 
         Raises:
             OSError: what was written did not reach the disk.

@@ -330,7 +330,7 @@ class Installer:
     def _pack(self, outcome: Outcome) -> None:
         """For the next worker, where the volume has no pack of the layer yet.
 
-        One that cannot take it costs that worker's speed, not this start.
+        One that cannot take it costs that worker's speed, not this startup.
         """
         step, store = outcome.step, self.session.store
         if not store.packed or not step.layer or _is_kept(store, step.layer):
@@ -367,7 +367,7 @@ def skip_late(clock: Clock, outcome: Outcome) -> bool:
 
 
 def _failure(store: Path, error: InstallError | StoreError | OSError) -> InstallError:
-    """A disk that refused in the middle is this start's trouble, and not the package's."""
+    """A disk that refused in the middle is this startup's trouble, and not the package's."""
     if isinstance(error, InstallError):
         return error
     if isinstance(error, StoreError):

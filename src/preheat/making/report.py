@@ -98,7 +98,7 @@ def linked_libraries(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
 
 
 def history_line(report: Report, when: float) -> dict[str, object]:
-    """What is remembered of a start for ever."""
+    """What is remembered of a startup for ever."""
     return {
         "started": round(when, 3),
         "warm": report.warm,

@@ -73,8 +73,8 @@ class Locks:
             with self._clock.stage("resolve"), ThreadPoolExecutor(1) as aside:
                 # While the engine is at work, this process waits.
                 aside.submit(load_http)
-                edges = (engine, self._session.reader)
-                found = resolve_around(question, edges, self._order.settings.cuda)
+                reader, stated = self._session.reader, self._order.settings.cuda
+                found = resolve_around(question, engine, reader, stated)
         except Unreachable as error:
             self._clock.listener.event("index-unreachable", reason=error.message)
             return self._from_the_past(question, error.why)
@@ -107,7 +107,7 @@ class Locks:
         return lock
 
     def _kept(self, question: Question) -> Lock | None:
-        """The resolution of an earlier start; one with refusals holds until they are retried."""
+        """The resolution of an earlier startup; one with refusals holds until they are retried."""
         if self._order.retry:
             return None
         own, *baked = self._files(question)
@@ -130,7 +130,7 @@ class Locks:
             return None
         refused = dict(lock.refused)
         if any(package.required and package.name in refused for package in question.packages):
-            # What the worker cannot live without is asked for at every start.
+            # What the worker cannot live without is asked for at every startup.
             return None
         fresh = not lock.refused or age < oldest
         return lock if fresh or self._order.settings.offline else None

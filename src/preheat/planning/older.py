@@ -27,7 +27,7 @@ def older_release(state: State, companion: Locked, why: str, reader: Reader) -> 
     old = state.composition
     resolution = Resolution(lock=old.lock, contents=dict(old.contents), request=state.request)
     try:
-        found = _older(resolution, companion, state.platform, (state.engine, reader))
+        found = _older(resolution, companion, state.platform, state.engine, reader)
     except ResolutionError:
         return None
     if found is None:
@@ -39,7 +39,11 @@ def older_release(state: State, companion: Locked, why: str, reader: Reader) -> 
 
 
 def _older(
-    resolution: Resolution, companion: Locked, platform: Platform, edges: tuple[Engine, Reader]
+    resolution: Resolution,
+    companion: Locked,
+    platform: Platform,
+    engine: Engine,
+    reader: Reader,
 ) -> Resolution | None:
     """The resolution with the next older release of one distribution that may work here.
 
@@ -48,7 +52,6 @@ def _older(
     Raises:
         ResolutionError: an archive cannot be found, or the index does not answer.
     """
-    engine, reader = edges
     others = [f"{d.name}=={d.version}" for d in resolution.lock.distributions if d != companion]
     bounds = (*resolution.request.constraints, *others, before(companion))
     request = replace(resolution.request, constraints=bounds)
@@ -61,5 +64,5 @@ def _older(
     older = replace(resolution, lock=lock, contents=contents)
     found = lock.find(companion.name)
     if found is not None and misfit(found, contents[found.name], platform):
-        return _older(older, found, platform, edges)
+        return _older(older, found, platform, engine, reader)
     return older

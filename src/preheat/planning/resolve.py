@@ -136,7 +136,7 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     while True:
         search = _Search(question, excludes, engine)
         search.run(packages)
-        resolution = _locate(question, search, (engine, reader))
+        resolution = _locate(question, search, engine, reader)
         avoided = misfits.found(resolution)
         if avoided:
             question = replace(question, exclusions=(*question.exclusions, *avoided))
@@ -313,8 +313,7 @@ def _unreachable(outcome: Unsolved) -> Unreachable:
     )
 
 
-def _locate(question: Question, search: _Search, edges: tuple[Engine, Reader]) -> Resolution:
-    engine, reader = edges
+def _locate(question: Question, search: _Search, engine: Engine, reader: Reader) -> Resolution:
     pins = search.solved.pins
     request = question.request(search.kept, search.excludes)
     located = engine.locate(pins, request)

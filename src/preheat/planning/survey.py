@@ -28,7 +28,7 @@ from preheat.edges.platform.fingerprint import Fingerprint, fingerprint
 from preheat.edges.platform.probe import probe
 from preheat.planning.builds import Builder, Unbuilt, sources, with_wheels
 from preheat.planning.cuda_bounds import resolve_around
-from preheat.planning.cuda_substitutes import Service
+from preheat.planning.cuda_substitutes import Substitutes
 from preheat.planning.lock import Locks
 from preheat.planning.resolve import Question, Resolution, composition
 from preheat.planning.session import Session
@@ -133,7 +133,8 @@ class Surveyor:
         engine = self._engine(detected.platform, ())
         question = self._question(detected)
         with self._session.clock.stage("resolve"):
-            return resolve_around(question, (engine, self._session.reader), self._settings.cuda)
+            reader, stated = self._session.reader, self._settings.cuda
+            return resolve_around(question, engine, reader, stated)
 
     # What is there
 
@@ -234,10 +235,10 @@ class Surveyor:
     def _composition(self, resolution: Resolution, detected: Detected) -> Composition:
         """The resolution, ready to be cut into layers, without what the platform's CUDA serves."""
         whole = composition(resolution, detected.left, detected.platform)
-        service = Service(
+        found = Substitutes(
             composition=whole, protect=self._settings.protected, stated=self._settings.cuda
         )
-        return replace(whole, stand_ins=service.stand_ins(), copies=service.copies())
+        return replace(whole, stand_ins=found.stand_ins(), copies=found.copies())
 
     def _planner(self, sourced: Sourced, detected: Detected, builder: Builder) -> Planner:
         session, settings = self._session, self._settings

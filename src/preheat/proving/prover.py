@@ -30,7 +30,7 @@ class TorchAhead:
 
     Args:
         order: how long an import may take.
-        staging: of the start; what torch writes goes there.
+        staging: of the startup; what torch writes goes there.
     """
 
     def __init__(self, order: Order, staging: Staging) -> None:
@@ -73,7 +73,7 @@ class Prover:
         order: limits, and how long a failure is remembered.
         store: where verdicts are kept.
         clock: the clock; a proof ends with the deadline.
-        staging: of the start. What packages write goes there, so that nothing of a start that is
+        staging: of the startup. What packages write goes there, so that nothing of one that is
             killed stays in TMPDIR. None for a plan, which writes no verdict either.
 
     Attributes:
@@ -102,7 +102,7 @@ class Prover:
         return _binding(self._store.verdicts(time.time()), self._order.manifest.package)
 
     def of_another(self, key: str) -> Verdict | None:
-        """What another start has proved since this one began."""
+        """What another startup has proved since this one began."""
         verdict = None if self._anew else self._store.verdict(key)
         if verdict is None or verdict.ok:
             return verdict
@@ -252,7 +252,7 @@ class Prover:
             seconds=round(proof.seconds, 3),
             expires=expires,
         )
-        # A disk that takes no memory costs the next start time, and this one nothing.
+        # A disk that takes no memory costs the next startup time, and this one nothing.
         with contextlib.suppress(StoreError):
             self._store.remember(verdict)
 
@@ -263,6 +263,6 @@ def _brought(trial: Trial) -> Brought:
 
 
 def _binding(verdicts: Mapping[str, Verdict], packages: Sequence[Package]) -> dict[str, Verdict]:
-    """A required package is tried at every start, whatever is remembered of it."""
+    """A required package is tried at every startup, whatever is remembered of it."""
     required = {package.name for package in packages if package.required}
     return {k: v for k, v in verdicts.items() if v.ok or v.package not in required}

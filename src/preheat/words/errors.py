@@ -2,22 +2,22 @@
 
     PreheatError                    preheat            exit 1
     ├── ManifestError               manifest                2
-    │   └── NoManifest                                      ·
+    │   └── NoManifest
     ├── RequiredPackageError        required-package        3
     ├── StoreError                  store                   4
-    │   └── PackError               pack                    ·
-    │       └── PackDamaged                                 ·
+    │   └── PackError               pack
+    │       └── PackDamaged
     ├── PlatformError               platform                5
     ├── PlatformChangedError        platform-changed        5
     ├── LockError                   lock                    6
     ├── ResolutionError             resolution              7
-    │   └── Unreachable                                     ·
+    │   └── Unreachable
     └── InstallError                install                 8
-        ├── ArchiveChanged                                  ·
-        ├── TimedOut                                        ·
-        └── Transient                                       ·
-            ├── DiskFull                                    ·
-            └── Cancelled                                   ·
+        ├── ArchiveChanged
+        ├── TimedOut
+        └── Transient
+            ├── DiskFull
+            └── Cancelled
 
 A class without a code of its own has that of the one above it: who reads ``error.code`` in
 ``--json``, or the exit status, need not know it.

@@ -1,4 +1,4 @@
-"""What became of one package during a start."""
+"""What became of one package during a startup."""
 
 from __future__ import annotations
 

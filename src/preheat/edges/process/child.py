@@ -68,13 +68,13 @@ def end_with_parent() -> None:
 def provision(
     manifest: str, store: str | None, deadline: float | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Runs a start and returns its report.
+    """Runs a startup and returns its report.
 
     Args:
         manifest: its file.
         store: one that was named.
         deadline: in seconds.
-        options: others of ``preheat warm``: what makes a start cold where it need not be.
+        options: others of ``preheat warm``: what makes a startup cold where it need not be.
 
     Raises:
         PreheatError: what the child reported.

@@ -20,7 +20,7 @@ from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
 from preheat.words.proof import Looked, Proof
 
-_STARTUP_ALLOWANCE = 30.0
+_STARTUP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +131,7 @@ class Preloaded:
     """An interpreter that imports modules of the platform before there are layers to prove."""
 
     def __init__(self, executable: str, modules: Sequence[str], limits: Limits) -> None:
-        self._deadline = time.monotonic() + limits.seconds + _STARTUP_ALLOWANCE
+        self._deadline = time.monotonic() + limits.seconds + _STARTUP_SECONDS
         self._process = ProofProcess(executable, place=limits.place)
         self._process.hand({"ahead": modules, "last": False})
 
@@ -194,7 +194,7 @@ class _Dialogue:
         self._current = packages[0].name
         self._doing = "start"
         self._spent: dict[str, float] = {}
-        self._deadline = time.monotonic() + limits.of(packages[0]) + _STARTUP_ALLOWANCE
+        self._deadline = time.monotonic() + limits.of(packages[0]) + _STARTUP_SECONDS
 
     @property
     def said(self) -> tuple[Proof, ...]:
