@@ -273,7 +273,7 @@ def report(options: Options, history: bool) -> None:
     from preheat.edges.store.store import Store
 
     store = Store(settings_of(options).store)
-    starts = store.history()
+    starts = store.history.starts()
     if history:
         for line in starts:
             click.echo(json.dumps(line))

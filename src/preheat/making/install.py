@@ -315,7 +315,7 @@ class Installer:
             payload=measured.payload,
             disk=measured.disk,
             files=measured.files,
-            hooked=staged_layer.is_hooked(target),
+            has_pth=staged_layer.has_pth(target),
             scripts=arrived.scripts,
             links=tuple((e.path, e.target) for e in step.links if (target / e.path).is_symlink()),
         )

@@ -155,7 +155,7 @@ class Provision:
             self._leave(decided, outcomes, report, active)
             # History is nobody's need: a disk that takes no more of it does not undo a start.
             with contextlib.suppress(OSError, StoreError):
-                self._store.append_history(history_line(report, begin))
+                self._store.history.append(history_line(report, begin))
         return report
 
     # What is done

@@ -304,7 +304,7 @@ class Decision:
     def _reader(self, *, remember: bool) -> Reader:
         settings = self._order.settings
         return Reader(
-            self._store.places("contents"),
+            self._store.contents,
             indexes=[*settings.index.extra, settings.index.url or ""],
             timeout=None if settings.offline else settings.index_timeout,
             remember=remember,

@@ -92,12 +92,14 @@ class Prover:
         self._stand: set[str] = set()
         self._hangs: dict[str, Proof] = {}
         self.verdicts: Mapping[str, Verdict] = (
-            {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
+            {}
+            if order.retry
+            else _binding(store.verdicts.standing(time.time()), order.manifest.package)
         )
 
     def of_another(self, key: str) -> Verdict | None:
         """What another start has proved since this one began."""
-        verdict = None if self._anew else self._store.verdict(key)
+        verdict = None if self._anew else self._store.verdicts.get(key)
         if verdict is None or verdict.ok:
             return verdict
         made = verdict.expires - self._settings.retry_after
@@ -299,7 +301,7 @@ class Prover:
         )
         # A disk that takes no memory costs the next start time, and this one nothing.
         with contextlib.suppress(StoreError):
-            self._store.remember(verdict)
+            self._store.verdicts.keep(verdict)
 
 
 def _key_together(layers: Sequence[str], packages: Sequence[Package], platform: Platform) -> str:

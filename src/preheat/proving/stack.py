@@ -18,7 +18,7 @@ def stack_of(store: Store, interpreter: Interpreter, layers: Sequence[str]) -> S
     return Stack(
         interpreter=interpreter,
         layers=tuple(str(store.layer(name)) for name in layers),
-        hooked=tuple(str(store.layer(name)) for name in layers if store.facts(name).hooked),
+        hooked=tuple(str(store.layer(name)) for name in layers if store.facts(name).has_pth),
     )
 
 
@@ -33,7 +33,7 @@ def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
         place: where it lies.
         store: where it will lie.
     """
-    hooked = (str(place),) if staged_layer.is_hooked(place) else ()
+    hooked = (str(place),) if staged_layer.has_pth(place) else ()
     kept = ((str(place), str(store.layer(step.layer))),) if step.bytecode == "imported" else ()
     return replace(
         stack,

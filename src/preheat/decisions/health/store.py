@@ -10,8 +10,9 @@ from preheat.decisions.health.cuda import WORTH_A_LINE
 from preheat.decisions.health.phrases import base_name, listed, megabytes
 from preheat.words.diagnosis import Ailment, Finding, Harm
 from preheat.words.examination import LayerFiles, Locking, StoreState, Tools
+from preheat.words.store import Directory
 
-PARTS = ("staging", "layers")
+PARTS = (Directory.STAGING.dirname, Directory.LAYERS.dirname)
 """Directories of a store that have to be on one filesystem."""
 
 TEMP_LEAST = 100_000_000

@@ -15,6 +15,7 @@ from preheat.decisions.identity import digest
 from preheat.edges.disk.atomic import rename_new, unwritable
 from preheat.edges.store.store import Store
 from preheat.words.platform import Interpreter
+from preheat.words.store import Directory
 
 # The kernel cuts a first line at 255 bytes and knows no spaces, so a shell finds the interpreter.
 _LAUNCHER = """#!/bin/sh
@@ -56,7 +57,7 @@ def of_layers(store: Store, interpreter: Interpreter, digests: Iterable[str]) ->
             scripts.setdefault(name, target)
     activated = Activated(
         layers=tuple(str(store.layer(each.digest)) for each in facts),
-        hooked=tuple(str(store.layer(each.digest)) for each in facts if each.hooked),
+        hooked=tuple(str(store.layer(each.digest)) for each in facts if each.has_pth),
         scripts=tuple(sorted(scripts.items())),
     )
     return make(store, interpreter, activated)
@@ -75,7 +76,7 @@ def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
     lines += [("hooked", layer) for layer in activated.hooked]
     path = "".join(f"{kind} {value}\n" for kind, value in lines)
     name = digest([source, leases, path, activated.scripts, interpreter.executable])[:32]
-    target = store.local / "bootstraps" / name
+    target = Directory.BOOTSTRAPS.under(store.local) / name
     if target.is_dir():
         return target
     with store.stage() as staging:

@@ -28,7 +28,7 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
@@ -89,7 +89,7 @@ def write_pack(layer: Path, facts: LayerFacts, file: BinaryIO) -> PackIndex:
                 )
             )
             offset += len(data)
-    document = {"facts": asdict(facts), "frames": [astuple(frame) for frame in frames]}
+    document = {"facts": facts.document(), "frames": [astuple(frame) for frame in frames]}
     index = json.dumps(document, separators=(",", ":")).encode()
     digest = hashlib.sha256(index)
     file.write(_HEADER.pack(_SKIPPABLE, len(index) + _FOOTER.size))

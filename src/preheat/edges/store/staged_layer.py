@@ -179,7 +179,7 @@ def measure(place: Path) -> Measured:
     return Measured(payload=payload, disk=disk, files=files)
 
 
-def is_hooked(place: Path) -> bool:
+def has_pth(place: Path) -> bool:
     """Whether ``.pth`` files lie there."""
     return any(name.endswith(".pth") for name in os.listdir(place))
 
