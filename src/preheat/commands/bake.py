@@ -15,7 +15,7 @@ from preheat.decisions.baking import choose, image_first, steps_from_nothing
 from preheat.decisions.plan import by_importance
 from preheat.edges.disk.deletion import erase
 from preheat.edges.store.open import open_store
-from preheat.edges.store.store import BAKED, Store
+from preheat.edges.store.store import Store
 from preheat.making.provision import Provision
 from preheat.planning.session import looking, working
 from preheat.planning.state import State
@@ -27,6 +27,7 @@ from preheat.words.order import Order
 from preheat.words.outcome import READY
 from preheat.words.plan import Action
 from preheat.words.report import Report
+from preheat.words.store import Directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +143,9 @@ class Bake:
 
     def _leave_what_is_read(self) -> None:
         """What only a startup at work needs is no part of an image."""
+        baked = {directory.dirname for directory in Directory if directory.value.baked}
         for entry in list(self.image.iterdir()):
-            if entry.name not in BAKED:
+            if entry.name not in baked:
                 erase(entry)
 
     def _made(self, each: Placement, made: Mapping[Place, tuple[Store, Report]]) -> Placement:

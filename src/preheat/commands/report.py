@@ -15,7 +15,7 @@ def history(invocation: Invocation) -> tuple[dict[str, object], ...]:
     Raises:
         ManifestError: the manifest that was named is wrong, or a setting is.
     """
-    return _store(invocation).history()
+    return _store(invocation).history.starts()
 
 
 def last(invocation: Invocation) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Provision:
             _leave(made)
             # History is nobody's need: a disk that takes no more of it does not undo a startup.
             with contextlib.suppress(OSError, StoreError):
-                session.store.append_history(history_line(made.report, begin))
+                session.store.history.append(history_line(made.report, begin))
         return made.report
 
 

@@ -153,7 +153,7 @@ class Locks:
 
     def _older(self, question: Question) -> list[Lock]:
         suffix = f"-{platform_digest(question.platform)[:16]}.toml"
-        places = self._session.store.places("locks")
+        places = self._session.store.locks
         files = [f for p in places for f in p.glob("*.toml") if f.name.endswith(suffix)]
         locks = []
         for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):

@@ -159,7 +159,7 @@ def _reader(order: Order, store: Store, *, remember: bool) -> Reader:
     """What reads archives for that order; the store keeps what was read, if it is to remember."""
     settings = order.settings
     return Reader(
-        store.places("contents"),
+        store.contents,
         indexes=[*settings.index.extra, settings.index.url or ""],
         timeout=None if settings.offline else settings.index_timeout,
         remember=remember,

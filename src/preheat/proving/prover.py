@@ -99,11 +99,11 @@ class Prover:
         """What earlier startups proved, as it was when this one first asked, by key."""
         if self._anew:
             return {}
-        return _binding(self._store.verdicts(time.time()), self._order.manifest.package)
+        return _binding(self._store.verdicts.standing(time.time()), self._order.manifest.package)
 
     def of_another(self, key: str) -> Verdict | None:
         """What another startup has proved since this one began."""
-        verdict = None if self._anew else self._store.verdict(key)
+        verdict = None if self._anew else self._store.verdicts.get(key)
         if verdict is None or verdict.ok:
             return verdict
         made = verdict.expires - self._settings.retry_after
@@ -254,7 +254,7 @@ class Prover:
         )
         # A disk that takes no memory costs the next startup time, and this one nothing.
         with contextlib.suppress(StoreError):
-            self._store.remember(verdict)
+            self._store.verdicts.keep(verdict)
 
 
 def _brought(trial: Trial) -> Brought:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Its name in documents that are in stores already.
-_HAS_PTH = "hooked"
+# The store's format names one fact otherwise than we do.
+_HAS_PTH_ON_DISK = "hooked"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,16 +42,18 @@ class LayerFacts:
         Raises:
             TypeError, KeyError: it is none.
         """
-        # Layers of before hold no links, and say nothing of them.
+        # Layers from before there were links say nothing of them.
         whole = {"links": (), **document}
-        whole["has_pth"] = whole.pop(_HAS_PTH)
+        whole["has_pth"] = whole.pop(_HAS_PTH_ON_DISK)
         pairs = ("distributions", "scripts", "links")
         return cls(**{**whole, **{key: tuple(map(tuple, whole[key])) for key in pairs}})
 
-    @property
     def document(self) -> dict[str, Any]:
-        """The facts to be written as JSON."""
-        return {_HAS_PTH if k == "has_pth" else k: value for k, value in asdict(self).items()}
+        """The facts as they are written to disk, for JSON; `of` reads them back."""
+        return {
+            _HAS_PTH_ON_DISK if key == "has_pth" else key: value
+            for key, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,8 +11,9 @@ from preheat.decisions.health.phrases import base_name, listed, size_in_brackets
 from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import LayerFiles, Locking, StoreState, Tools
 from preheat.words.quantities import in_mb
+from preheat.words.store import Directory
 
-PARTS = ("staging", "layers")
+PARTS = (Directory.STAGING.dirname, Directory.LAYERS.dirname)
 """Directories of a store that have to be on one filesystem."""
 
 TEMP_LEAST_BYTES = 100_000_000

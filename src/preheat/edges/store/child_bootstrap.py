@@ -16,6 +16,7 @@ from preheat.edges.disk.atomic import rename_new, unwritable
 from preheat.edges.store.store import Store
 from preheat.words.layer import LayerPath
 from preheat.words.platform import Interpreter
+from preheat.words.store import Directory
 
 # The kernel cuts a first line at 255 bytes and knows no spaces, so a shell finds the interpreter.
 _LAUNCHER = """#!/bin/sh
@@ -73,7 +74,7 @@ def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
     lines += [("hooked", layer.path) for layer in activated.layers if layer.has_pth]
     path = "".join(f"{kind} {value}\n" for kind, value in lines)
     name = digest([source, leases, path, activated.scripts, interpreter.executable])[:32]
-    target = store.local / "bootstraps" / name
+    target = Directory.BOOTSTRAPS.under(store.local) / name
     if target.is_dir():
         return target
     with store.stage() as staging:

@@ -89,7 +89,7 @@ def write_pack(layer: Path, facts: LayerFacts, file: BinaryIO) -> PackIndex:
                 )
             )
             offset += len(data)
-    document = {"facts": facts.document, "frames": [astuple(frame) for frame in frames]}
+    document = {"facts": facts.document(), "frames": [astuple(frame) for frame in frames]}
     index = json.dumps(document, separators=(",", ":")).encode()
     digest = hashlib.sha256(index)
     file.write(_HEADER.pack(_SKIPPABLE, len(index) + _FOOTER.size))
