@@ -25,6 +25,7 @@ from preheat.words.cleaning import Shortage
 from preheat.words.errors import PreheatError, StoreError
 from preheat.words.listener import Listener
 from preheat.words.platform import Interpreter
+from preheat.words.quantities import in_mb
 from preheat.words.settings import Settings
 
 
@@ -125,7 +126,7 @@ class _Unpacking:
         if not is_over(shortage):
             free = read_volumes({"local": self.store.local})[0].free
             raise StoreError(
-                f"layers of {bytes_needed / 1e6:,.0f} MB do not fit in {self.store.local}: "
-                f"{free / 1e6:,.0f} MB are free, of which "
-                f"{self.settings.space.keep_free / 1e6:,.0f} MB stay free by space.keep-free"
+                f"layers of {in_mb(bytes_needed)} do not fit in {self.store.local}: "
+                f"{in_mb(free)} are free, of which "
+                f"{in_mb(self.settings.space.keep_free)} stay free by space.keep-free"
             )

@@ -31,6 +31,7 @@ from preheat.words.lock import Lock, Locked
 from preheat.words.manifest import Package
 from preheat.words.platform import Platform
 from preheat.words.proof import Proof
+from preheat.words.quantities import in_gb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +130,8 @@ class Builder:
         minutes = f", about {expected.seconds / 60:,.0f} minutes" if expected.seconds else ""
         return (
             f"built here first, within {source.package.build_limits.time / 60:,.0f} minutes: "
-            f"{expected.jobs} jobs, {expected.memory / 1e9:,.1f} GB of memory, "
-            f"{expected.disk / 1e9:,.1f} GB of disk{minutes}"
+            f"{expected.jobs} jobs, {in_gb(expected.memory)} of memory, "
+            f"{in_gb(expected.disk)} of disk{minutes}"
         )
 
     def build(self, source: Unbuilt, request: Request) -> Kept:
