@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preheat.cli.text import show_estimates
-from preheat.decisions.tiers import Habitat, tiers
+from preheat.decisions.tiers import UserPlaces, tiers
 from preheat.edges.disk import deletion
 from preheat.edges.store.store import Store
 from preheat.words.cleaning import Estimate, Place, Tier
@@ -124,9 +124,9 @@ RULES = deletion.Rules(user=os.geteuid(), now=time.time() + 10**6, in_use=frozen
 # -- the naive script ----------------------------------------------------------------------------
 
 
-def habitat(root: Path, **environment: str) -> Habitat:
+def habitat(root: Path, **environment: str) -> UserPlaces:
     """A user who lives under that directory."""
-    return Habitat(
+    return UserPlaces(
         home=str(root / "home"),
         temp=str(root / "tmp"),
         user="somebody",

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from preheat.decisions.health.diagnosis import breaks_a_start, diagnose, in_order
 from preheat.edges.store.self_test import NAME, try_store
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import Examination, Locking, StoreState, Tools, Trial
 from preheat.words.platform import Accelerator, Gpu, Interpreter, Platform, Torch, Volume
 from tests.support import platforms
@@ -77,7 +77,7 @@ def found(answer: Answer) -> dict[str, dict[str, Any]]:
     return {row["code"]: row for row in answer.document["findings"]}
 
 
-def only(answer: Answer, code: Ailment) -> dict[str, Any]:
+def only(answer: Answer, code: FindingCode) -> dict[str, Any]:
     """The one finding of that kind; there is no other of any kind."""
     rows = answer.document["findings"]
     assert [row["code"] for row in rows] == [code.value], rows
@@ -178,7 +178,7 @@ def test_a_wrong_manifest_is_a_finding_and_the_rest_is_looked_at(
 def test_a_wrong_variable_is_a_finding(ground: Ground) -> None:
     told = replace(ground, environment={"PREHEAT_STROE": "/somewhere"})
     answer = doctor(told)
-    assert "PREHEAT_STROE" in only(answer, Ailment.MANIFEST)["what"]
+    assert "PREHEAT_STROE" in only(answer, FindingCode.MANIFEST)["what"]
     assert answer.code == 9
 
 
@@ -191,7 +191,7 @@ def test_an_interpreter_that_does_not_run_is_a_finding(ground: Ground, tmp_path:
     broken.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
     broken.chmod(0o755)
     answer = doctor(replace(ground, python=broken))
-    assert str(broken) in only(answer, Ailment.INTERPRETER)["what"]
+    assert str(broken) in only(answer, FindingCode.INTERPRETER)["what"]
     assert answer.code == 9
     assert answer.document["store"] is not None
     missing = doctor(replace(ground, python=tmp_path / "nothing"))
@@ -206,7 +206,7 @@ def test_a_half_installed_distribution_is_found_and_mended(
 ) -> None:
     lose_files(install_tree(GOOD, site.site), "more.py")
     answer = doctor(ground)
-    finding = only(answer, Ailment.HALF_INSTALLED)
+    finding = only(answer, FindingCode.HALF_INSTALLED)
     assert answer.code == 9
     assert finding["harm"] == "breaks a start"
     assert "more.py" in finding["what"]
@@ -221,24 +221,24 @@ def test_the_platforms_own_pip_is_used_where_it_has_one(tmp_path: Path, ground: 
     site = next(place.glob("lib/python3*/site-packages"))
     ours = replace(ground, python=place / "bin" / "python")
     lose_files(install_tree(GOOD, site), "good.py")
-    finding = only(doctor(ours), Ailment.HALF_INSTALLED)
+    finding = only(doctor(ours), FindingCode.HALF_INSTALLED)
     assert finding["mend"].startswith(f"'{ours.python}' -m pip install")
     mended(ours, finding["mend"])
     lose_metadata(next(site.glob("good-*.dist-info")))
-    mended(ours, only(doctor(ours), Ailment.HALF_INSTALLED)["mend"])
+    mended(ours, only(doctor(ours), FindingCode.HALF_INSTALLED)["mend"])
 
 
 def test_a_truncated_file_is_found_and_mended(ground: Ground, site: platforms.Platform) -> None:
     install_tree(GOOD, site.site)
     (site.site / "good.py").write_text("", encoding="utf-8")
-    finding = only(doctor(ground), Ailment.HALF_INSTALLED)
+    finding = only(doctor(ground), FindingCode.HALF_INSTALLED)
     assert "good.py is not of the size" in finding["what"]
     mended(ground, finding["mend"])
 
 
 def test_lost_metadata_are_found_and_mended(ground: Ground, site: platforms.Platform) -> None:
     lose_metadata(install_tree(GOOD, site.site))
-    finding = only(doctor(ground), Ailment.HALF_INSTALLED)
+    finding = only(doctor(ground), FindingCode.HALF_INSTALLED)
     assert "its metadata is lost" in finding["what"]
     mended(ground, finding["mend"])
 
@@ -250,7 +250,7 @@ def test_an_install_that_was_killed_before_its_record_is_found_and_mended(
     lose_record(info)
     assert doctor(ground).document["findings"] == []  # somebody signed for it
     (info / "INSTALLER").unlink()
-    finding = only(doctor(ground), Ailment.HALF_INSTALLED)
+    finding = only(doctor(ground), FindingCode.HALF_INSTALLED)
     assert finding["harm"] == "breaks in use"
     mended(ground, finding["mend"])
 
@@ -262,7 +262,7 @@ def test_what_a_killed_uninstall_left_is_found_and_removed(
     leave_renamed(GOOD, site.site)
     install_tree(NEXT, site.site)
     (site.site / "~it's a trap; $(x)").mkdir()
-    finding = only(doctor(ground), Ailment.LEFTOVERS)
+    finding = only(doctor(ground), FindingCode.LEFTOVERS)
     assert finding["harm"] == "costs time or space"
     mended(ground, finding["mend"])
     assert (site.site / "good.py").exists()
@@ -274,7 +274,7 @@ def test_what_was_uninstalled_and_never_came_back_is_found_and_restored(
     install_tree(GOOD, site.site)
     leave_renamed(GOOD, site.site)
     answer = doctor(ground)
-    finding = only(answer, Ailment.LOST)
+    finding = only(answer, FindingCode.LOST)
     assert answer.code == 9
     assert "good 1.0" in finding["what"]
     mended(ground, finding["mend"])
@@ -286,7 +286,7 @@ def test_two_versions_in_one_directory_are_found_and_mended(
 ) -> None:
     install_tree(GOOD, site.site)
     install_tree(NEXT, site.site)
-    finding = only(doctor(ground), Ailment.TWO_METADATA)
+    finding = only(doctor(ground), FindingCode.TWO_METADATA)
     assert "1.0, 2.0" in finding["what"]
     mended(ground, finding["mend"])
     assert (site.site / "good.py").read_text(encoding="utf-8") == "VALUE = 2\n"
@@ -300,7 +300,7 @@ def test_a_distribution_that_another_wrote_over_is_found_and_mended(
     index.publish(plain, headless)
     install_tree(plain, site.site)
     install_tree(headless, site.site)
-    finding = only(doctor(ground), Ailment.OVERWRITTEN)
+    finding = only(doctor(ground), FindingCode.OVERWRITTEN)
     assert "eye.py of vision 1.0 was overwritten by vision-headless 1.1" in finding["what"]
     mended(ground, finding["mend"])
     assert (site.site / "eye.py").read_text(encoding="utf-8") == "GUI = 0\n"
@@ -322,7 +322,7 @@ def test_cuda_12_beside_cuda_13_is_found_and_torchs_own_is_kept(
     needs = ("nvidia-cublas==13.1.1.3", "nvidia-cudnn-cu13==9.20.0.48")
     for project in (fake_torch("2.13.0+cu130", needs), *mine, *other):
         install_tree(project, site.site)
-    finding = only(doctor(ground), Ailment.CUDA_TWICE)
+    finding = only(doctor(ground), FindingCode.CUDA_TWICE)
     assert "nvidia-cublas-cu12 12.8.4.1 beside nvidia-cublas 13.1.1.3" in finding["what"]
     mended(ground, finding["mend"])
     left = {path.name.partition("-")[0] for path in site.site.glob("nvidia_*.dist-info")}
@@ -347,7 +347,7 @@ def test_cuda_of_the_system_before_that_of_the_wheels_is_found_and_mended(
     install_tree(fake_nvidia("nvidia-cublas", "13.1.1.3"), site.site)
     place = system_cuda(ground, 4096)
     told = replace(ground, environment={"LD_LIBRARY_PATH": f"/nowhere:{place}"})
-    finding = only(doctor(told), Ailment.SYSTEM_CUDA)
+    finding = only(doctor(told), FindingCode.SYSTEM_CUDA)
     assert finding["harm"] == "breaks in use"
     assert "libcublas.so.1" in finding["what"]
     assert finding["mend"] == "export LD_LIBRARY_PATH=/nowhere"
@@ -361,13 +361,13 @@ def test_a_whole_cuda_of_the_system_beside_the_wheels_is_found(
     place = system_cuda(ground, 300_000_000)
     info = ground.root / "system" / "var/lib/dpkg/info"
     info.mkdir(parents=True)
-    finding = only(doctor(ground), Ailment.SYSTEM_CUDA)
+    finding = only(doctor(ground), FindingCode.SYSTEM_CUDA)
     assert finding["harm"] == "costs time or space"
     assert finding["mend"].splitlines()[1] == f"rm -rf -- {place / 'libcublas.so.1.2.3'}"
     (info / "libcublas-12-8.list").write_text(
         f"/.\n{place / 'libcublas.so.1.2.3'}\n", encoding="utf-8"
     )
-    owned = only(doctor(ground), Ailment.SYSTEM_CUDA)
+    owned = only(doctor(ground), FindingCode.SYSTEM_CUDA)
     assert owned["mend"].splitlines()[1] == "apt-get purge libcublas-12-8"
     mended(ground, finding["mend"])
 
@@ -383,7 +383,7 @@ def test_a_torch_of_two_versions_is_found_and_mended(
     assert len(other) < len(version.read_text(encoding="utf-8"))
     version.write_text(f"{other}#", encoding="utf-8")  # of the size that RECORD says
     answer = doctor(ground)
-    finding = only(answer, Ailment.TORCH_MIXED)
+    finding = only(answer, FindingCode.TORCH_MIXED)
     assert answer.code == 9
     mended(ground, finding["mend"])
 
@@ -394,7 +394,7 @@ def test_a_library_of_torch_that_was_replaced_is_found_and_mended(
     index.publish(fake_nvidia("nvidia-cudnn-cu13", "9.20.0.48"))
     install_tree(fake_torch("2.13.0+cu130", ("nvidia-cudnn-cu13==9.20.0.48",)), site.site)
     install_tree(fake_nvidia("nvidia-cudnn-cu13", "9.1"), site.site)
-    finding = only(doctor(ground), Ailment.TORCH_MIXED)
+    finding = only(doctor(ground), FindingCode.TORCH_MIXED)
     assert finding["harm"] == "breaks in use"
     mended(ground, finding["mend"])
 
@@ -410,7 +410,7 @@ def test_a_torchvision_for_another_torch_is_found_and_mended(
         install_tree(project, site.site)
     before = tree_digest(site.site / "torch")
     answer = doctor(ground)
-    finding = only(answer, Ailment.COMPANION)
+    finding = only(answer, FindingCode.COMPANION)
     assert answer.code == 9
     assert "torchvision 0.24.0 was built with torch==2.9.0" in finding["what"]
     mended(ground, finding["mend"])
@@ -432,7 +432,7 @@ def test_a_torchaudio_for_another_cuda_is_found(
     said = {"torchaudio/version.py": f"__version__ = '{audio}'\n"}
     install_tree(fake_torch(torch), site.site)
     install_tree(compiled("torchaudio", "2.11.0", **said), site.site)
-    finding = only(doctor(ground), Ailment.COMPANION)
+    finding = only(doctor(ground), FindingCode.COMPANION)
     assert finding["harm"] == harm
     build = torch.partition("+")[2]
     assert finding["mend"].endswith(f"/whl/{build} --reinstall --no-deps torchaudio==2.11.0")
@@ -449,7 +449,7 @@ def test_a_numpy_that_hides_the_one_others_were_built_against_is_found_and_mende
     front = tmp_path / "front"
     install_tree(compiled("numpy", "2.4.6"), front)
     told = replace(ground, environment={"PYTHONPATH": str(front)})
-    finding = only(doctor(told), Ailment.SHADOWED)
+    finding = only(doctor(told), FindingCode.SHADOWED)
     assert finding["harm"] == "breaks in use"
     assert f"numpy 1.26.4 in {site.site} is hidden by 2.4.6 in {front}" in finding["what"]
     assert "scipy" in finding["why"]
@@ -466,7 +466,7 @@ def test_a_hidden_version_that_others_require_is_found(
     front = tmp_path / "front"
     install_tree(NEXT, front)
     told = replace(ground, environment={"PYTHONPATH": str(front)})
-    assert "needy can do only" in only(doctor(told), Ailment.SHADOWED)["why"]
+    assert "needy can do only" in only(doctor(told), FindingCode.SHADOWED)["why"]
 
 
 def test_a_hidden_copy_that_nobody_misses_is_told_only_where_it_is_large(
@@ -480,7 +480,7 @@ def test_a_hidden_copy_that_nobody_misses_is_told_only_where_it_is_large(
     large = Project(name="large", version="1.0", files={"large.bin": os.urandom(11_000_000)})
     install_tree(large, site.site)
     install_tree(replace(large, version="1.1"), front)
-    finding = only(doctor(told), Ailment.HIDDEN_COPIES)
+    finding = only(doctor(told), FindingCode.HIDDEN_COPIES)
     assert "large 1.0" in finding["what"]
     mended(told, finding["mend"])
 
@@ -494,7 +494,7 @@ def test_a_layer_that_hides_what_the_platform_was_built_against_is_found(
     install_tree(compiled("scipy", "1.11.0", "numpy>=1.21"), site.site)
     ground.write(package("app"), index=index)
     assert ground.warm().status("app") == "installed"
-    finding = only(doctor(ground), Ailment.LAYER_SHADOWS)
+    finding = only(doctor(ground), FindingCode.LAYER_SHADOWS)
     assert finding["harm"] == "breaks in use"
     assert "numpy 1.26.4 by 2.4.6" in finding["what"]
     assert "scipy" in finding["why"]
@@ -507,7 +507,7 @@ def test_a_layer_that_hides_what_the_platform_was_built_against_is_found(
 def test_a_store_that_is_a_file_is_found_and_mended(ground: Ground) -> None:
     ground.store.write_text("", encoding="utf-8")
     answer = doctor(ground)
-    finding = only(answer, Ailment.STORE_NOT_WRITABLE)
+    finding = only(answer, FindingCode.STORE_NOT_WRITABLE)
     assert answer.code == 9
     mended(ground, finding["mend"])
 
@@ -522,7 +522,7 @@ def namespaced(ground: Ground, mounts: str, script: str) -> Answer:
     return answer
 
 
-def mended_inside(ground: Ground, mounts: str, code: Ailment) -> dict[str, Any]:
+def mended_inside(ground: Ground, mounts: str, code: FindingCode) -> dict[str, Any]:
     """The finding, after its command was followed among the same mounts and it was gone."""
     command = " ".join(f"'{word}'" for word in ground.command("doctor", "--json"))
     mend = f"'{sys.executable}' -c '{_MEND_OF}' {code.value} {ground.root}/first"
@@ -548,7 +548,7 @@ _MEND_OF = (
 def test_a_read_only_store_is_found_and_mended(ground: Ground) -> None:
     ground.store.mkdir()
     mounts = f"mount -t tmpfs -o ro none {ground.store}"
-    finding = mended_inside(ground, mounts, Ailment.STORE_NOT_WRITABLE)
+    finding = mended_inside(ground, mounts, FindingCode.STORE_NOT_WRITABLE)
     assert finding["mend"] == f"mount -o remount,rw {ground.store}"
 
 
@@ -556,7 +556,7 @@ def test_a_read_only_store_is_found_and_mended(ground: Ground) -> None:
 def test_a_small_temporary_directory_is_found_and_mended(ground: Ground) -> None:
     ground.temp.mkdir()
     mounts = f"mount -t tmpfs -o size=20m none {ground.temp}"
-    finding = mended_inside(ground, mounts, Ailment.TEMP_SMALL)
+    finding = mended_inside(ground, mounts, FindingCode.TEMP_SMALL)
     assert finding["harm"] == "breaks in use"
 
 
@@ -567,7 +567,7 @@ def test_a_cache_on_another_filesystem_than_the_layers_is_found_and_mended(
     # The engine's cache is in staging.
     (ground.store / "staging").mkdir(parents=True)
     mounts = f"mount -t tmpfs none {ground.store}/staging"
-    finding = mended_inside(ground, mounts, Ailment.STORE_SPLIT)
+    finding = mended_inside(ground, mounts, FindingCode.STORE_SPLIT)
     assert finding["harm"] == "breaks a start"
     assert finding["mend"] == f"umount {ground.store}/staging"
 
@@ -579,7 +579,7 @@ def test_layers_linked_to_another_filesystem_are_found_and_mended(ground: Ground
         pytest.skip("there is no second filesystem here")
     with tempfile.TemporaryDirectory(dir=other) as place:
         (ground.store / "layers").symlink_to(place)
-        mended(ground, only(doctor(ground), Ailment.STORE_SPLIT)["mend"])
+        mended(ground, only(doctor(ground), FindingCode.STORE_SPLIT)["mend"])
         assert Path(place).is_dir()
 
 
@@ -599,7 +599,7 @@ def test_a_store_without_working_locks_is_found(
     answer = finished([*wrapped, *ground.command("doctor", "--json")], ground.surroundings())
     if not answer.stdout:
         pytest.skip(f"nothing can be traced here: {answer.stderr.strip()[-200:]}")
-    finding = only(answer, Ailment.NO_LOCKS)
+    finding = only(answer, FindingCode.NO_LOCKS)
     assert words in finding["what"]
     assert finding["mend"].splitlines()[-1].startswith("export PREHEAT_STORE=")
     assert not list(ground.store.iterdir())
@@ -614,10 +614,10 @@ def test_locks_that_work_are_seen_to_exclude_other_processes(tmp_path: Path) -> 
 
 
 def test_little_free_space_is_found(ground: Ground) -> None:
-    below = only(doctor(ground, "--set", "space.clean-below=900TB"), Ailment.SPACE)
+    below = only(doctor(ground, "--set", "space.clean-below=900TB"), FindingCode.SPACE)
     assert below["harm"] == "costs time or space"
     assert "preheat clean --need 900000000MB" in below["mend"]
-    short = only(doctor(ground, "--set", "space.keep-free=900TB"), Ailment.SPACE)
+    short = only(doctor(ground, "--set", "space.keep-free=900TB"), FindingCode.SPACE)
     assert short["harm"] == "breaks in use"
 
 
@@ -628,7 +628,7 @@ def test_a_damaged_layer_is_found_and_made_again(ground: Ground, index: Index) -
     assert doctor(ground).document["findings"] == []
     (layer / "good.py").unlink()
     answer = doctor(ground)
-    finding = only(answer, Ailment.DAMAGED_LAYER)
+    finding = only(answer, FindingCode.DAMAGED_LAYER)
     assert answer.code == 9
     assert "good.py of good 2.0 is missing" in finding["what"]
     mended(ground, finding["mend"])
@@ -638,7 +638,7 @@ def test_a_damaged_layer_is_found_and_made_again(ground: Ground, index: Index) -
 def test_the_remains_of_a_layer_are_found_and_removed(ground: Ground) -> None:
     (ground.store / "layers" / ("0123" * 8)).mkdir(parents=True)
     (ground.store / "layers" / "something of somebody else").mkdir()
-    finding = only(doctor(ground), Ailment.DAMAGED_LAYER)
+    finding = only(doctor(ground), FindingCode.DAMAGED_LAYER)
     assert finding["harm"] == "costs time or space"
     mended(ground, finding["mend"])
 
@@ -658,7 +658,7 @@ def test_the_same_distribution_in_two_layers_is_found_and_mended(
     other.write(package("two"), index=index)
     answer = other.run("warm", "--json", store=ground.store)
     assert answer.document["packages"][0]["status"] == "reused" or len(ground.layers()) == 2
-    finding = only(doctor(ground), Ailment.DUPLICATES)
+    finding = only(doctor(ground), FindingCode.DUPLICATES)
     assert "large 1.0 (11." in finding["what"]
     if shutil.which("hardlink") is None:
         pytest.skip("needs hardlink, to follow the command")
@@ -675,7 +675,7 @@ def test_a_layer_with_what_the_platform_has_by_now_is_found_and_removed(
     assert ground.warm().status("large") == "installed"
     install_tree(large, site.site)
     assert ground.warm().status("large") == "platform"
-    finding = only(doctor(ground), Ailment.DUPLICATES)
+    finding = only(doctor(ground), FindingCode.DUPLICATES)
     mended(ground, finding["mend"])
     assert ground.layers() == []
 
@@ -713,7 +713,7 @@ def test_a_driver_too_old_for_torchs_cuda_is_found() -> None:
     old = Accelerator(driver="550.54", cuda="12.4", gpus=(gpu,))
     torch = Torch(version="2.13.0+cu130", cuda="13.0")
     (finding,) = diagnose(Examination(tools=TOOLS, platform=platform(torch, old)))
-    assert finding.code is Ailment.DRIVER
+    assert finding.code is FindingCode.DRIVER
     assert finding.mend.endswith("/whl/cu126 --force-reinstall torch")
     # Within one major version an older driver will do.
     near = Torch(version="2.9.0+cu128", cuda="12.8")
@@ -725,14 +725,14 @@ def test_a_torch_without_cuda_beside_a_gpu_is_found() -> None:
     new = Accelerator(driver="580.1", cuda="13.0", gpus=(gpu,))
     bare = Torch(version="2.13.0+cpu", cuda=None)
     (finding,) = diagnose(Examination(tools=TOOLS, platform=platform(bare, new)))
-    assert finding.code is Ailment.CPU_TORCH
+    assert finding.code is FindingCode.CPU_TORCH
     assert diagnose(Examination(tools=TOOLS, platform=platform(bare, Accelerator()))) == ()
 
 
 def test_a_store_on_a_network_filesystem_is_told_as_a_note() -> None:
     there = volume("store", "fuse.mfsmount", quota_known=False)
     (finding,) = diagnose(Examination(tools=TOOLS, store=store(store=there)))
-    assert finding.code is Ailment.LOCKS_MAY_BE_LOCAL
+    assert finding.code is FindingCode.LOCKS_MAY_BE_LOCAL
     assert finding.harm is Harm.NOTE
     assert not breaks_a_start([finding])
 
@@ -741,7 +741,7 @@ def test_a_filesystem_without_hardlinks_is_found() -> None:
     trial = Trial(place="/s", mount="/", locking=Locking.EXCLUDES, links=False)
     here = store(trial, store=volume("store"))
     (finding,) = diagnose(Examination(tools=TOOLS, store=here))
-    assert finding.code is Ailment.NO_HARDLINKS
+    assert finding.code is FindingCode.NO_HARDLINKS
 
 
 def test_few_inodes_are_found() -> None:
@@ -762,19 +762,19 @@ def test_few_inodes_are_found() -> None:
 def test_each_refusal_of_a_store_has_its_own_command(error: int, mend: str) -> None:
     trial = Trial(place="/a b", mount="/a", error=error)
     (finding,) = diagnose(Examination(tools=TOOLS, store=store(trial)))
-    assert finding.code is Ailment.STORE_NOT_WRITABLE
+    assert finding.code is FindingCode.STORE_NOT_WRITABLE
     assert finding.mend == mend
 
 
 def test_no_temporary_directory_breaks_a_start() -> None:
     findings = diagnose(Examination(tools=TOOLS, temp_error="No usable temporary directory"))
-    assert [finding.code for finding in findings] == [Ailment.TEMP_UNUSABLE]
+    assert [finding.code for finding in findings] == [FindingCode.TEMP_UNUSABLE]
     assert breaks_a_start(findings)
 
 
 FINDINGS = st.builds(
     Finding,
-    code=st.sampled_from(Ailment),
+    code=st.sampled_from(FindingCode),
     harm=st.sampled_from(Harm),
     what=st.text(max_size=3),
     why=st.just(""),
@@ -812,7 +812,7 @@ def test_the_text_gives_each_command_on_a_line_of_its_own(
 
 def test_every_finding_is_explained_in_the_guide() -> None:
     text = (ROOT / "docs" / "how-to" / "doctor.md").read_text(encoding="utf-8")
-    for ailment in Ailment:
-        assert f"| `{ailment.value}` |" in text
+    for code in FindingCode:
+        assert f"| `{code.value}` |" in text
     for harm in Harm:
         assert harm.value in text

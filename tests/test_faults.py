@@ -74,7 +74,7 @@ FACTS_OF_ALPHA = LayerFacts(
     payload=70_006,
     disk=90_112,
     files=6,
-    hooked=False,
+    has_pth=False,
     scripts=(("alpha", "alpha:main"),),
 )
 

@@ -73,7 +73,7 @@ def publish(store: Store, digest: str, *, age: float = HOUR) -> Path:
         payload=3,
         disk=4096,
         files=1,
-        hooked=False,
+        has_pth=False,
         scripts=(),
     )
     with store.stage() as place:

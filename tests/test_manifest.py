@@ -16,24 +16,12 @@ from pydantic import ValidationError
 
 from preheat.edges.manifest import schema
 from preheat.edges.manifest.file import find_manifest, read_manifest
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import (
-    TABLES,
-    Condition,
-    Index,
-    Manifest,
-    Package,
-    fields_of,
-    parse_manifest,
-)
-from preheat.words.notation import (
-    FrozenMap,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-    redact,
-)
+from preheat.words.frozen_map import FrozenMap
+from preheat.words.manifest import Condition, Index, Manifest, Package
+from preheat.words.manifest_parser import TABLES, fields_of, parse_manifest
+from preheat.words.quantities import format_duration, format_size, parse_duration, parse_size
 
 ROOT = Path(__file__).parents[1]
 

@@ -36,7 +36,7 @@ FACTS = LayerFacts(
     payload=10,
     disk=4096,
     files=1,
-    hooked=False,
+    has_pth=False,
     scripts=(("sound", "sound:main"),),
 )
 

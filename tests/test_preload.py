@@ -170,7 +170,7 @@ def looked(**more: object) -> Looked:
 
 def bringing(**more: object) -> Brought:
     nothing: dict[str, object] = dict.fromkeys(("modules", "distributions", "groups"), frozenset())
-    return Brought(**{**nothing, "hooked": False, **more})  # type: ignore[arg-type]
+    return Brought(**{**nothing, "has_pth": False, **more})  # type: ignore[arg-type]
 
 
 def test_an_import_is_the_same_over_layers_that_hide_and_tell_it_nothing() -> None:
@@ -186,7 +186,7 @@ def test_an_import_is_the_same_over_layers_that_hide_and_tell_it_nothing() -> No
     assert not same_over(seen, bringing(modules=there | {"sys"}))
     assert not same_over(seen, bringing(distributions=frozenset({"optree"})))
     assert not same_over(seen, bringing(groups=frozenset({"torch.backends"})))
-    assert not same_over(seen, bringing(hooked=True))
+    assert not same_over(seen, bringing(has_pth=True))
     assert not same_over(looked(groups=frozenset({EVERYTHING})), bringing())
     assert missed(seen, bringing(modules=there)) == ("tqdm",)
 
@@ -205,7 +205,7 @@ def test_what_layers_bring_is_read_from_their_directories(tmp_path: Path) -> Non
     (tmp_path / "One_Two-1.0.dist-info" / "entry_points.txt").write_text(
         "[torch.backends]\nown = one:start\n\n[ console ]\n"
     )
-    there = brought([str(tmp_path)], hooked=False)
+    there = brought([str(tmp_path)], has_pth=False)
     assert there.modules == {"package", "one", "fast"}
     assert there.distributions == {"one-two"}
     assert "torch.backends" in there.groups

@@ -10,7 +10,8 @@ from preheat.edges.manifest import schema
 from preheat.edges.manifest.default_store import default_store
 from preheat.edges.manifest.file import read_settings
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import TABLES, Manifest, Space, StatedCuda, fields_of, parse_manifest
+from preheat.words.manifest import Manifest, Space, StatedCuda
+from preheat.words.manifest_parser import TABLES, fields_of, parse_manifest
 from preheat.words.settings import SETTINGS, Setting, Settings, Source, resolve_settings
 
 HERE = Path("/here")

@@ -18,7 +18,6 @@ import pytest
 
 from preheat.edges.process import limits
 from preheat.making import concurrent
-from preheat.making.concurrent import SideBySide
 from preheat.words.proof import Proof
 from tests.support.index import Index
 from tests.support.platforms import Platform, fake_torch, make_platform
@@ -165,20 +164,19 @@ def test_a_package_that_hangs_beside_others_is_waited_for_once(worker: Worker) -
 def test_a_proof_that_others_wait_for_too_long_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(concurrent, "_PATIENCE", 0.1)
+    monkeypatch.setattr(concurrent, "_PATIENCE_SECONDS", 0.1)
     good = Proof(package="good", ok=True)
 
     def endless(stop: threading.Event) -> None:
         assert stop.wait(60)
 
     trials = (
-        concurrent._Trial(key="good", run=lambda stop: good),
-        concurrent._Trial(key="endless", run=endless),
+        concurrent._Proving(key="good", run=lambda stop: good),
+        concurrent._Proving(key="endless", run=endless),
     )
-    nobody = SideBySide(installer=None, outcomes=(), progress=None)  # type: ignore[arg-type]
     begun: list[concurrent._Begun] = []
     with ThreadPoolExecutor(2) as pool:
-        nobody._go_on(iter(trials), pool, begun)
+        concurrent._follow(iter(trials), pool, begun)
         assert [each.future.done() for each in begun] == [True, False]
         for each in begun:
             each.stop()

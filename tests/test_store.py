@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from preheat import pointer, start
 from preheat.edges.disk import atomic
 from preheat.edges.disk.atomic import rename_new, write_atomically
 from preheat.edges.store.shelf import FACTS
@@ -23,6 +24,7 @@ from preheat.edges.store.store import Store
 from preheat.words.errors import StoreError
 from preheat.words.layer import LayerFacts
 from preheat.words.plan import Verdict
+from preheat.words.store import Directory
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def facts(digest: str = "d1", package: str = "p") -> LayerFacts:
         payload=3,
         disk=4096,
         files=1,
-        hooked=False,
+        has_pth=False,
         scripts=(("run", "p:main"),),
     )
 
@@ -74,8 +76,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_nothing_is_created_before_the_first_write(tmp_path: Path) -> None:
     empty = Store(tmp_path / "store")
     assert empty.layers() == frozenset()
-    assert empty.verdicts(0) == {}
-    assert empty.history() == ()
+    assert empty.verdicts.standing(0) == {}
+    assert empty.history.starts() == ()
     assert empty.unreferenced_staging() == ()
     assert not empty.root.exists()
 
@@ -371,23 +373,23 @@ def verdict(key: str, *, ok: bool, expires: float = 0.0) -> Verdict:
 
 def test_failures_expire_and_successes_do_not(store: Store) -> None:
     good, bad = verdict("good", ok=True), verdict("bad", ok=False, expires=100.0)
-    store.remember(good)
-    store.remember(bad)
-    assert store.verdicts(99.0) == {"good": good, "bad": bad}
-    assert store.verdicts(100.0) == {"good": good}
+    store.verdicts.keep(good)
+    store.verdicts.keep(bad)
+    assert store.verdicts.standing(99.0) == {"good": good, "bad": bad}
+    assert store.verdicts.standing(100.0) == {"good": good}
 
 
 def test_the_newer_verdict_of_a_key_counts(store: Store) -> None:
-    store.remember(verdict("key", ok=False, expires=1e12))
-    store.remember(verdict("key", ok=True))
-    assert store.verdicts(0.0) == {"key": verdict("key", ok=True)}
+    store.verdicts.keep(verdict("key", ok=False, expires=1e12))
+    store.verdicts.keep(verdict("key", ok=True))
+    assert store.verdicts.standing(0.0) == {"key": verdict("key", ok=True)}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "x"}', '{"unknown": 1}', "\x00"])
 def test_a_damaged_verdict_counts_for_nothing(store: Store, text: str) -> None:
     (store.root / "verdicts" / "x.json").write_text(text, encoding="utf-8")
-    store.remember(verdict("key", ok=True))
-    assert set(store.verdicts(0.0)) == {"key"}
+    store.verdicts.keep(verdict("key", ok=True))
+    assert set(store.verdicts.standing(0.0)) == {"key"}
 
 
 # -- history -------------------------------------------------------------------------------------
@@ -395,26 +397,26 @@ def test_a_damaged_verdict_counts_for_nothing(store: Store, text: str) -> None:
 
 def test_history_survives_a_torn_line_at_its_end_and_in_between(store: Store) -> None:
     file = store.root / "history.jsonl"
-    store.append_history({"n": 1})
+    store.history.append({"n": 1})
     with file.open("a", encoding="utf-8") as handle:
         handle.write('{"n": 2, "torn\n[2]\n\n')
-    store.append_history({"n": 3})
+    store.history.append({"n": 3})
     with file.open("ab") as handle:
         handle.write(b'{"n": 4, "pack\xff')
-    assert [line["n"] for line in store.history()] == [1, 3]
+    assert [line["n"] for line in store.history.starts()] == [1, 3]
 
 
 def test_a_line_after_a_torn_one_is_not_lost_with_it(store: Store) -> None:
     (store.root / "history.jsonl").write_bytes(b'{"n": 1}\n{"n": 2, "torn')
-    store.append_history({"n": 3})
-    assert [line["n"] for line in store.history()] == [1, 3]
+    store.history.append({"n": 3})
+    assert [line["n"] for line in store.history.starts()] == [1, 3]
 
 
 def test_only_the_last_thousand_starts_are_kept(store: Store) -> None:
     lines = "".join(json.dumps({"n": n}) + "\n" for n in range(2000))
     (store.root / "history.jsonl").write_text(lines, encoding="utf-8")
-    store.append_history({"n": 2000})
-    kept = store.history()
+    store.history.append({"n": 2000})
+    kept = store.history.starts()
     assert len(kept) == 1000
     assert kept[-1] == {"n": 2000}
 
@@ -467,3 +469,15 @@ def test_a_full_disk_publishes_nothing_and_says_what_to_do(tmp_path: Path) -> No
     assert "No space left on device" in said
     assert "free some space" in said
     assert left == "[] []"
+
+
+def test_the_warm_path_spells_the_directories_of_a_store_as_the_store_does(
+    tmp_path: Path,
+) -> None:
+    file = pointer.pointer_file(str(tmp_path), "preheat.toml", sys.prefix, "cpython")
+    assert Path(file).parent == Store(tmp_path).starts
+    facts = {"store": str(tmp_path), "local": "", "layers": [], "shared": False}
+    held = start.hold(facts)
+    assert held is not None
+    assert Path(held.file).parent == Directory.LEASES.under(tmp_path)
+    held.release()

@@ -32,10 +32,9 @@ from preheat.edges.engine.engine import Engine, Source
 from preheat.edges.engine.metadata_venv import make_metadata_venv
 from preheat.edges.engine.uv import Uv
 from preheat.edges.manifest.file import read_manifest, read_settings
-from preheat.edges.process.clock import Clock
-from preheat.edges.store.store import Store
-from preheat.planning.state import Decided
-from preheat.planning.survey import Decision, Workplace
+from preheat.planning.session import looking
+from preheat.planning.state import State
+from preheat.planning.survey import Surveyor
 from preheat.words.coupling import COMPANIONS
 from preheat.words.cuda import Cuda, Fact
 from preheat.words.manifest import Manifest, Package
@@ -150,20 +149,18 @@ class OfAnotherPython(Engine):
         return [*super()._source_arguments(), *there]
 
 
-class OnRecord(Decision):
-    """Deciding on a platform that is read from its record."""
+class OnRecord(Surveyor):
+    """The survey of a platform that is read from its record."""
 
     recorded: Platform
 
-    def _probe(self, workplace: Workplace) -> Platform:
+    def _probe(self) -> Platform:
         return self.recorded
 
-    def _engine(
-        self, platform: Platform, packages: Sequence[Package], workplace: Workplace
-    ) -> Engine:
-        settings = self._order.settings
+    def _engine(self, platform: Platform, packages: Sequence[Package]) -> Engine:
+        settings = self._settings
         source = Source(index=settings.index, timeout=settings.index_timeout, offline=False)
-        cache, scratch = workplace.cache, workplace.scratch
+        cache, scratch = self._session.cache, self._session.scratch
         return OfAnotherPython(platform, source, cache=cache, scratch=scratch)
 
 
@@ -188,7 +185,7 @@ def rows_on(
     return rows(decide_on(platform_of(record), manifest, place, index), manifest)
 
 
-def decide_on(platform: Platform, manifest: Manifest, place: Path, index: str | None) -> Decided:
+def decide_on(platform: Platform, manifest: Manifest, place: Path, index: str | None) -> State:
     """Everything up to the plan, for a manifest on that platform.
 
     Args:
@@ -205,17 +202,16 @@ def decide_on(platform: Platform, manifest: Manifest, place: Path, index: str | 
         manifest_file=MANIFEST,
         executable=sys.executable,
     )
-    decision = OnRecord(order, Store(place / "store"), Clock(Silent(), None))
-    decision.recorded = platform
-    scratch = place / "engine"
-    scratch.mkdir()
-    return decision.decide(Workplace(scratch=scratch, cache=place / "cache"))
+    with looking(order, Silent()) as session:
+        surveyor = OnRecord(session)
+        surveyor.recorded = platform
+        return surveyor.survey()
 
 
-def rows(decided: Decided, manifest: Manifest) -> list[dict[str, Any]]:
+def rows(state: State, manifest: Manifest) -> list[dict[str, Any]]:
     """The plan as the records hold it."""
     packages = by_importance(manifest.package)
-    return [_row(step) for step in decided.planner.plan(packages).steps]
+    return [_row(step) for step in state.planner.plan(packages).steps]
 
 
 def write_shelf(releases: Iterable[Mapping[str, Any]], directory: Path) -> None:

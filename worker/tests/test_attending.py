@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from f5_tts_worker.attending import Attention, choose_attention
+from f5_tts_worker.attention_backend import Attention, choose_attention
 
 
 def network(dtype: str) -> Any:

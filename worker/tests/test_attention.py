@@ -11,7 +11,7 @@ import pytest
 WHOLE = "def flash_attn_func(): ...\ndef flash_attn_varlen_func(): ...\n"
 PADDING = "def pad_input(): ...\ndef unpad_input(): ...\n"
 ASK = (
-    "import f5_tts_worker.attention, importlib.util;"
+    "import f5_tts_worker.flash_attn_guard, importlib.util;"
     "print(importlib.util.find_spec('flash_attn') is not None)"
 )
 

@@ -18,12 +18,12 @@ import webvtt
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from f5_tts_worker.placing import Spot, fill
 from f5_tts_worker.speech import Word
 from f5_tts_worker.subtitles import FORMATS, write
 from f5_tts_worker.subtitles.layout import LONGEST, SHORTEST, Cue, lay_out
 from f5_tts_worker.subtitles.printing import LINE, is_right_to_left, printable, width
 from f5_tts_worker.tokens import graphemes, tokens
+from f5_tts_worker.word_alignment import Spot, fill
 
 # A busy machine's clock says nothing about the code.
 patient = settings(deadline=None, max_examples=60)

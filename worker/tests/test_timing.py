@@ -22,12 +22,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f5_tts_worker.placing import Heard, Spot, fill, match
 from f5_tts_worker.silences import bounds, cuts
 from f5_tts_worker.speech import Speech
 from f5_tts_worker.timing import WordTiming
 from f5_tts_worker.tokens import tokens
 from f5_tts_worker.whisperx_timing import stride
+from f5_tts_worker.word_alignment import Heard, Spot, fill, match
 from worker.tests.support.real import service_account
 from worker.tests.support.running import tone_worker
 from worker.tests.support.runpod_service import RunPodService

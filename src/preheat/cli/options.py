@@ -6,47 +6,42 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from preheat.commands.invocation import Invocation
 from preheat.words.errors import PreheatError
 from preheat.words.listener import Listener
-
-if TYPE_CHECKING:
-    from preheat.words.order import Order
-    from preheat.words.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What every command takes."""
+    """What every command takes: what it is about, and how its answer is shown."""
 
-    manifest: Path | None
-    store: Path | None
-    python: str
+    invocation: Invocation
     as_json: bool
-    offline: bool | None
-    verbose: int
-    settings: tuple[str, ...]
+    verbose: bool
 
 
-def common(command: Callable[..., None]) -> Callable[..., None]:
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command, handed over as one value."""
 
     def wrapped(**given: Any) -> None:
         options = Options(
-            manifest=given.pop("manifest"),
-            store=given.pop("store"),
-            python=_executable(given.pop("python")),
+            invocation=Invocation(
+                manifest=given.pop("manifest"),
+                store=given.pop("store"),
+                python=_executable(given.pop("python")),
+                offline=given.pop("offline") or None,
+                settings=_settings(given.pop("settings")),
+            ),
             as_json=given.pop("as_json"),
-            offline=given.pop("offline") or None,
-            verbose=given.pop("verbose"),
-            settings=given.pop("settings"),
+            verbose=bool(given.pop("verbose")),
         )
         _guarded(options, lambda: command(options, **given))
 
@@ -121,39 +116,19 @@ def _stop(text: str, error: PreheatError) -> NoReturn:
     sys.exit(error.exit_status)
 
 
-def order_of(
-    options: Options, extra: Mapping[str, object], *, locked: str | None, retry: bool = False
-) -> Order:
-    """What one start is asked for: manifest, settings and interpreter.
+def _settings(texts: Sequence[str]) -> dict[str, object]:
+    """The settings of ``--set``, by key.
 
     Raises:
-        ManifestError: there is no manifest, or it or a setting is wrong.
+        click.UsageError: one is not written as KEY=VALUE.
     """
-    from preheat.edges.manifest.file import read_manifest, read_settings
-    from preheat.words.order import Order
-
-    file = manifest_of(options)
-    manifest = read_manifest(file)
-    return Order(
-        manifest=manifest,
-        settings=read_settings(manifest, stated(options, extra)),
-        manifest_file=file,
-        executable=options.python,
-        retry=retry,
-        lock=file.parent / locked if locked else None,
-    )
-
-
-def stated(options: Options, extra: Mapping[str, object]) -> dict[str, object]:
-    """The settings of the command line by key; ``--set`` gives way to an option of its own."""
     found: dict[str, object] = {}
-    for text in options.settings:
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise click.UsageError(f"--set {text}: write it as KEY=VALUE")
         found[key.strip()] = value.strip()
-    own = {"store": options.store, "offline": options.offline, **extra}
-    return {**found, **{key: value for key, value in own.items() if value is not None}}
+    return found
 
 
 def _executable(text: str) -> str:
@@ -163,54 +138,9 @@ def _executable(text: str) -> str:
     return shutil.which(text) or text
 
 
-def manifest_of(options: Options) -> Path:
-    """The manifest's file; where it is named or plain to see, without the weight of reading it."""
-    if options.manifest is not None:
-        return options.manifest.absolute()
-    own = Path("preheat.toml").absolute()
-    if own.exists():
-        return own
-    from preheat.edges.manifest.file import find_manifest
-
-    return find_manifest(Path.cwd()).absolute()
-
-
-def known_manifest(options: Options) -> Path | None:
-    """The manifest's file, or None where nobody names one and none is here."""
-    from preheat.words.errors import ManifestError
-
-    try:
-        return manifest_of(options)
-    except ManifestError as error:
-        # Without places that were looked at, there is one that cannot be read.
-        return None if "places" in error.data else Path("pyproject.toml").absolute()
-
-
-def same_place(options: Options, manifest: Path | None) -> tuple[str, ...]:
-    """The options with which another command means the same manifest, store and interpreter."""
-    chosen = {"--manifest": manifest, "--store": options.store and options.store.absolute()}
-    words = [word for key, value in chosen.items() if value for word in (key, str(value))]
-    return (*words, "--python", options.python) if options.python != sys.executable else (*words,)
-
-
-def settings_of(options: Options) -> Settings:
-    """The settings, also where there is no manifest: cleaning must always be possible."""
-    from preheat.edges.manifest.file import read_manifest, read_settings
-    from preheat.words.errors import ManifestError
-    from preheat.words.manifest import Manifest
-
-    try:
-        manifest = read_manifest(manifest_of(options))
-    except ManifestError:
-        if options.manifest is not None:
-            raise
-        manifest = Manifest()
-    return read_settings(manifest, stated(options, {}))
-
-
 def size_of(text: str) -> int:
     """Bytes of a size such as ``3GB``."""
-    from preheat.words.notation import parse_size
+    from preheat.words.quantities import parse_size
 
     try:
         return parse_size(text)
@@ -226,7 +156,7 @@ def check_deadline(text: str | None) -> None:
     """
     if text is None:
         return
-    from preheat.words.notation import LIMIT
+    from preheat.words.manifest_types import LIMIT
 
     try:
         LIMIT.read(text)

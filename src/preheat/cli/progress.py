@@ -11,7 +11,9 @@ from typing import TextIO
 
 from preheat.words.errors import ManifestError
 from preheat.words.listener import Listener
+from preheat.words.quantities import in_gb, in_mb
 
+_SECONDS_BETWEEN_LINES = 10
 _KINDS = ("bars", "text", "json", "none")
 
 
@@ -77,7 +79,7 @@ class Lines:
         if stage not in self._said:
             self._said[stage] = now
             self.event("stage", name=stage)
-        elif now - self._said[stage] >= 10:
+        elif now - self._said[stage] >= _SECONDS_BETWEEN_LINES:
             self._said[stage] = now
             left = None if free is None else round(free / 1e6)
             self.event("progress", name=stage, percent=round(100 * done / total), free_mb=left)
@@ -136,9 +138,9 @@ class _Bars:
             self._tasks[stage] = self._progress.add_task(
                 stage, total=total if known else None, detail=""
             )
-        detail = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total > 1 else ""
+        detail = f"{done / 1e6:,.0f} of {in_mb(total)}" if total > 1 else ""
         if free is not None:
-            detail += f", {free / 1e9:,.1f} GB free"
+            detail += f", {in_gb(free)} free"
         self._progress.update(self._tasks[stage], completed=done, detail=detail)
 
 

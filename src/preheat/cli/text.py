@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import IO, cast
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from preheat.cli.tables import console, mb_or_dash, megabytes, printable, table
 from preheat.words.cleaning import Estimate, Freed
 from preheat.words.plan import Action, Plan, Shadow, Step
 from preheat.words.report import PackageReport, Report, StageReport, VolumeReport
 
-_ENDLESS = 4000
+if TYPE_CHECKING:
+    from preheat.commands.status import Status
+
 _STYLE = {
     "platform": "green",
     "reused": "green",
@@ -29,54 +30,34 @@ _STYLE = {
 }
 
 
-def console() -> Console:
-    """Standard output; in a log a row is a line, whatever its length, so that grep finds it."""
-    plain = Console(highlight=False)
-    if plain.is_terminal:
-        return plain
-    return Console(highlight=False, width=_ENDLESS, file=cast("IO[str]", _Stripped(sys.stdout)))
-
-
-class _Stripped:
-    """Writes without the blanks that pad a table's last column."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Writes text, line ends and all."""
-        return self._stream.write("\n".join(line.rstrip() for line in text.split("\n")))
-
-    def flush(self) -> None:
-        """Flushes the stream."""
-        self._stream.flush()
-
-
 def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
     """What would be done, why, from where, how much, and whether it fits."""
     out = console()
-    table = _table("package", "version", "plan", "from", "fetch MB", "disk MB", "fits", "why")
+    rows = table(
+        *("package", "version", "plan", "from", "fetch MB", "disk MB", "fits", "why"),
+        right=("fetch MB", "disk MB"),
+    )
     for step in plan.steps:
-        table.add_row(
+        rows.add_row(
             step.package.name + (" *" if step.package.required else ""),
             step.version or "-",
             Text(step.action.value, style=_STYLE[step.action.value]),
             _origin(step),
-            _mb(step.download),
-            _mb(step.disk, exact=step.exact),
+            mb_or_dash(step.download),
+            mb_or_dash(step.disk, exact=step.exact),
             "yes" if step.action is not Action.SKIP else "-" if not step.disk else "no",
             step.reason,
         )
-    out.print(table)
+    out.print(rows)
     for step in plan.steps:
         _show_shadows(out, step.package.name, step.shadows)
     _show_stand_ins(out, report)
     for need in plan.needs:
         note = "" if need.quota_known else " (a quota may leave less)"
         out.print(
-            f"{need.path} ({need.role}; {need.kind}): {_mb(need.bytes)} MB and "
-            f"{need.inodes:,} files of {_mb(need.free)} MB free{note}"
-            + (f", {_mb(need.reserve)} MB stay free" if need.reserve else "")
+            f"{need.path} ({need.role}; {need.kind}): {mb_or_dash(need.bytes)} MB and "
+            f"{need.inodes:,} files of {mb_or_dash(need.free)} MB free{note}"
+            + (f", {mb_or_dash(need.reserve)} MB stay free" if need.reserve else "")
         )
     if any(step.action is Action.INSTALL for step in plan.steps):
         out.print(
@@ -94,18 +75,21 @@ def show_plan(plan: Plan, report: Report, *, verbose: bool = False) -> None:
 def show_report(report: Report, *, verbose: bool = False) -> None:
     """What was found, decided, done and proved."""
     out = console()
-    table = _table("package", "version", "status", "disk MB", "planned", "seconds", "reason")
+    rows = table(
+        *("package", "version", "status", "disk MB", "planned", "seconds", "reason"),
+        right=("disk MB", "planned", "seconds"),
+    )
     for package in report.packages:
-        table.add_row(
+        rows.add_row(
             package.name + (" *" if package.required else ""),
             package.version or "-",
             Text(package.status, style=_STYLE[package.status]),
-            _mb(package.bytes_actual),
-            _mb(package.bytes_predicted, exact=package.exact),
+            mb_or_dash(package.bytes_actual),
+            mb_or_dash(package.bytes_predicted, exact=package.exact),
             _seconds(package),
             package.reason,
         )
-    out.print(table)
+    out.print(rows)
     for package in report.packages:
         _show_shadows(out, package.name, package.shadows)
     _show_stand_ins(out, report)
@@ -121,7 +105,7 @@ def show_report(report: Report, *, verbose: bool = False) -> None:
         roles = ", ".join(volume.role for volume in volumes)
         out.print(
             f"{first.path} ({roles}{'; ' if first.kind else ''}{first.kind}): "
-            f"{_mb(first.before)} MB free before, {_mb(first.after)} after"
+            f"{megabytes(first.before)} MB free before, {megabytes(first.after)} after"
             + ("" if first.quota_known else " (a quota may leave less)")
         )
     if report.platform is not None:
@@ -147,10 +131,13 @@ def _stage(stage: StageReport) -> str:
     text = f"{stage.name} {stage.seconds:.2f} s"
     if not stage.bytes_predicted:
         return text
-    predicted, actual = _mb(stage.bytes_predicted), _mb(stage.bytes_actual)
+    predicted, actual = (
+        mb_or_dash(stage.bytes_predicted),
+        mb_or_dash(stage.bytes_actual),
+    )
     return (
         f"{text} ({predicted} MB predicted, {actual} MB written; "
-        f"{_mb(stage.download)} MB to fetch, {_mb(stage.fetched)} MB fetched)"
+        f"{mb_or_dash(stage.download)} MB to fetch, {mb_or_dash(stage.fetched)} MB fetched)"
     )
 
 
@@ -162,39 +149,41 @@ def _when(line: Mapping[str, object]) -> str:
     return f", on {datetime.fromtimestamp(started, timezone.utc):%Y-%m-%d at %H:%M:%S} UTC"
 
 
-def show_settings(rows: Iterable[tuple[str, str, str]]) -> None:
-    """Every setting, and where its value came from."""
-    table = _table("setting", "value", "from")
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
+def show_status(status: Status) -> None:
+    """Every setting and where its value came from, and whether the next startup is warm."""
+    out = console()
+    rows = table("setting", "value", "from")
+    for row in status.settings:
+        rows.add_row(*row)
+    out.print(rows)
+    out.print(Text(f"manifest: {status.manifest}"), soft_wrap=True)
+    if not status.why_cold:
+        told = "the next start is warm"
+    elif status.unpacks:
+        told = f"the next start unpacks first: {status.why_cold}"
+    else:
+        told = f"the next start is cold: {status.why_cold}"
+    out.print(Text(told), soft_wrap=True)
 
 
 def show_estimates(estimates: Iterable[Estimate]) -> None:
     """What could be freed, the cheapest loss first."""
-    table = _table("tier", "MB", "loss", "what")
+    rows = table("tier", "MB", "loss", "what", right=["MB"])
     for each in estimates:
-        shown = ", ".join(map(_shown, each.paths[:3])) + (
-            f" and {len(each.paths) - 3} more" if len(each.paths) > 3 else ""
-        )
-        table.add_row(each.tier.name, _mb(each.bytes), each.tier.loss, shown or "nothing")
-    console().print(table)
-
-
-def _shown(path: str) -> str:
-    """Any name as printable text, on one line, that is not taken for markup."""
-    printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
-    return escape("".join(printable))
+        shown = ", ".join(escape(printable(path)) for path in each.paths[:3])
+        shown += f" and {len(each.paths) - 3} more" if len(each.paths) > 3 else ""
+        rows.add_row(each.tier.name, mb_or_dash(each.bytes), each.tier.loss, shown or "nothing")
+    console().print(rows)
 
 
 def show_freed(freed: Freed) -> None:
     """What was freed, as the filesystem measured it."""
     out = console()
-    table = _table("tier", "MB")
+    rows = table("tier", "MB", right=["MB"])
     for name, size in freed.tiers:
-        table.add_row(name, _mb(size))
-    out.print(table)
-    out.print(f"{_mb(freed.before)} MB free before, {_mb(freed.after)} after")
+        rows.add_row(name, mb_or_dash(size))
+    out.print(rows)
+    out.print(f"{megabytes(freed.before)} MB free before, {megabytes(freed.after)} after")
 
 
 def _show_shadows(out: Console, package: str, shadows: Sequence[Shadow]) -> None:
@@ -210,7 +199,7 @@ def _show_stand_ins(out: Console, report: Report) -> None:
             out.print(f"{package.name} uses the platform's {', '.join(names)}")
     spared = sum(package.bytes_spared for package in report.packages)
     if spared:
-        out.print(f"{_mb(spared)} MB of CUDA libraries are the platform's, and in no layer")
+        out.print(f"{megabytes(spared)} MB of CUDA libraries are the platform's, and in no layer")
 
 
 def _by_filesystem(volumes: Iterable[VolumeReport]) -> list[list[VolumeReport]]:
@@ -227,26 +216,12 @@ def _show_traces(out: Console, report: Report) -> None:
             out.print(Text(f"\n{package.name}:\n{package.trace}\n", style="dim"))
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column in ("MB", "fetch MB", "disk MB", "planned", "seconds")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    return table
-
-
 def _origin(step: Step) -> str:
     if step.action is Action.PLATFORM:
         return "platform"
     if step.action is Action.REUSE:
         return f"layer {step.layer[:8]}" if step.layer else "platform"
     return "index" if step.action is Action.INSTALL else "-"
-
-
-def _mb(size: int, *, exact: bool = True) -> str:
-    if not size:
-        return "-" if exact else "~"
-    return ("" if exact else "~") + f"{size / 1e6:,.1f}"
 
 
 def _seconds(package: PackageReport) -> str:

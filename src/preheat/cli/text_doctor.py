@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from preheat.cli.text import console
+from preheat.cli.tables import console, printable
 from preheat.words.diagnosis import Finding, Harm
 from preheat.words.examination import Examination, StoreState
+from preheat.words.quantities import in_mb
 
+_LINE_BREAK = "\n"
 _STYLE = {Harm.START: "bold red", Harm.USE: "red", Harm.COST: "yellow", Harm.NOTE: "dim"}
 
 
@@ -21,55 +23,12 @@ def show_findings(seen: Examination, findings: Sequence[Finding]) -> None:
     for finding in findings:
         head = Text(f"\n{finding.harm.value}", style=_STYLE[finding.harm])
         head.append(f"  {finding.code.value}\n", style="dim")
-        head.append(f"  {_plain(finding.what)}\n", style="bold")
-        head.append(f"  {_plain(finding.why)}\n", style="none")
+        head.append(f"  {printable(finding.what, keep=_LINE_BREAK)}\n", style="bold")
+        head.append(f"  {printable(finding.why, keep=_LINE_BREAK)}\n", style="none")
         out.print(head, end="", soft_wrap=True)
         for line in finding.mend.splitlines():
             out.print(Text(f"    {line}", style="cyan"), soft_wrap=True)
     out.print(Text(f"\n{_summary(findings)}" if findings else _summary(findings)))
-
-
-def as_document(seen: Examination, findings: Sequence[Finding]) -> dict[str, object]:
-    """The same as data: what was looked at, and the findings in their order."""
-    platform, store = seen.platform, seen.store
-    return {
-        "findings": [
-            {
-                "code": finding.code.value,
-                "harm": finding.harm.value,
-                "what": finding.what,
-                "why": finding.why,
-                "mend": finding.mend,
-            }
-            for finding in findings
-        ],
-        "platform": None
-        if platform is None
-        else {
-            "executable": seen.tools.python,
-            "python": platform.interpreter.version,
-            "torch": platform.torch.version if platform.torch else None,
-            "driver": platform.accelerator.driver,
-            "gpus": [gpu.name for gpu in platform.accelerator.gpus],
-            "distributions": len(seen.installed),
-            "cuda": [
-                {"name": name, "value": fact.value, "source": fact.source}
-                for name, fact in platform.cuda.rows()
-            ],
-        },
-        "store": None
-        if store is None
-        else {
-            "path": store.root,
-            "local": store.local,
-            "layers": len(store.layers),
-            "packs": len(store.packs),
-            "volumes": {
-                role: {"path": volume.path, "kind": volume.kind, "free": volume.free}
-                for role, volume in store.volumes.items()
-            },
-        },
-    }
 
 
 def _looked_at(seen: Examination) -> list[str]:
@@ -88,7 +47,7 @@ def _looked_at(seen: Examination) -> list[str]:
         lines += [f"CUDA: {facts}"] if facts else []
     if seen.store is not None:
         volume = seen.store.volumes.get("store")
-        where = f" ({volume.kind}, {volume.free / 1e6:,.0f} MB free)" if volume else ""
+        where = f" ({volume.kind}, {in_mb(volume.free)} free)" if volume else ""
         count = len(seen.store.layers)
         lines.append(f"store: {seen.store.root}{where}, {_layers(seen.store, count)}")
     return lines
@@ -114,10 +73,3 @@ def _plural(harm: Harm, count: int) -> str:
         return harm.value
     verb, _, rest = harm.value.partition(" ")
     return f"{verb.removesuffix('s')} {rest}"
-
-
-def _plain(text: str) -> str:
-    """Any name as printable text."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )

@@ -7,21 +7,19 @@ image, as a worker will.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preheat.decisions.baking import choose, filling, image_first
+from preheat.decisions.baking import choose, image_first, steps_from_nothing
 from preheat.decisions.plan import by_importance
-from preheat.edges.disk.atomic import answering
 from preheat.edges.disk.deletion import erase
-from preheat.edges.process.clock import Clock
 from preheat.edges.store.open import open_store
-from preheat.edges.store.store import BAKED, Store
+from preheat.edges.store.store import Store
 from preheat.making.provision import Provision
-from preheat.planning.state import Decided
-from preheat.planning.survey import Decision, Workplace
+from preheat.planning.session import looking, working
+from preheat.planning.state import State
+from preheat.planning.survey import Surveyor
 from preheat.words.baking import Baked, Place, Placement
 from preheat.words.errors import StoreError
 from preheat.words.listener import Listener
@@ -29,6 +27,7 @@ from preheat.words.order import Order
 from preheat.words.outcome import READY
 from preheat.words.plan import Action
 from preheat.words.report import Report
+from preheat.words.store import Directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +35,10 @@ class Bake:
     """One manifest's parts.
 
     Attributes:
-        order: what a start of the worker is asked for; its own store and image are not looked at.
+        order: what a startup of the worker is asked for; its own store and image are not looked at.
         listener: told what happens.
         image: directory of the image's part, where the worker will find it.
-        volume: the store on the volume, likewise; None where its part is left to the first start.
+        volume: the store on the volume, likewise; None where its part is left to the first startup.
         budget: bytes that the image's part may take.
     """
 
@@ -55,12 +54,8 @@ class Bake:
         Raises:
             PreheatError: the platform, the manifest or the index is unusable.
         """
-        with (
-            answering(self.image),
-            tempfile.TemporaryDirectory(prefix="preheat-bake-") as scratch,
-        ):
-            place = Path(scratch)
-            return self._placed(self._decide(Workplace(scratch=place, cache=place / "cache")))
+        with looking(self._image_order.without_deadline(), self.listener) as session:
+            return self._placed(Surveyor(session).survey())
 
     def run(self) -> Baked:
         """Makes both parts.
@@ -70,16 +65,10 @@ class Bake:
                 refuses.
             PreheatError: the platform, the manifest or the index is unusable.
         """
-        store = self._image_store
-        with answering(self.image):
-            store.prepare()
-            with store.begin() as staging:
-                scratch = staging.place / "engine"
-                scratch.mkdir()
-                workplace = Workplace(scratch=scratch, cache=staging.cache, staging=staging)
-                decided = self._decide(workplace)
-                planned = self._placed(decided)
-                self._refuse_others(decided, planned, store)
+        with working(self._image_order.without_deadline(), self.listener) as session:
+            state, store = Surveyor(session).survey(), session.store
+            planned = self._placed(state)
+            self._refuse_others(state, planned, store)
         order = replace(self._image_order, only=planned.names("image"))
         made: dict[Place, tuple[Store, Report]] = {}
         made["image"] = (store, Provision(order, self.listener).warm())
@@ -101,27 +90,21 @@ class Bake:
         settings = replace(self.order.settings, store=volume, image=self.image)
         return replace(self.order, settings=settings)
 
-    @property
-    def _image_store(self) -> Store:
-        return open_store(self._image_order.settings)
-
-    def _decide(self, workplace: Workplace) -> Decided:
-        clock = Clock(self.listener, None)
-        return Decision(self._image_order, self._image_store, clock).decide(workplace)
-
-    def _placed(self, decided: Decided) -> Baked:
-        packages, planner = self.order.manifest.package, decided.planner
+    def _placed(self, state: State) -> Baked:
+        packages, planner = self.order.manifest.package, state.planner
 
         def cost(names: frozenset[str]) -> int:
             alone = replace(planner, only=names)
-            return sum(step.disk for step in filling(alone, image_first(packages, names)))
+            return sum(
+                step.disk for step in steps_from_nothing(alone, image_first(packages, names))
+            )
 
-        steps = filling(planner, by_importance(packages))
-        built = {source.package.name for source in decided.sources}
+        steps = steps_from_nothing(planner, by_importance(packages))
+        built = {source.package.name for source in state.sources}
         found = choose(steps, built, self.budget, cost)
         in_image = [name for name, (place, _) in found.items() if place == "image"]
         unwanted = {step.package.name for step in steps if not step.wanted}
-        ordered = filling(planner, image_first(packages, in_image))
+        ordered = steps_from_nothing(planner, image_first(packages, in_image))
         placements = (
             Placement(
                 package=step.package.name,
@@ -140,14 +123,14 @@ class Bake:
             placements=tuple(placements),
         )
 
-    def _refuse_others(self, decided: Decided, baked: Baked, store: Store) -> None:
+    def _refuse_others(self, state: State, baked: Baked, store: Store) -> None:
         """Layers that an earlier bake left would be in the image, and nobody would use them.
 
         Raises:
             StoreError: with the first of them.
         """
         names = baked.names("image")
-        needed = decided.planner.layers(image_first(self.order.manifest.package, names), names)
+        needed = state.planner.layers(image_first(self.order.manifest.package, names), names)
         others = sorted(store.layers() - needed)
         if others:
             raise StoreError(
@@ -159,13 +142,14 @@ class Bake:
     # What is made
 
     def _leave_what_is_read(self) -> None:
-        """What only a start at work needs is no part of an image."""
+        """What only a startup at work needs is no part of an image."""
+        baked = {directory.dirname for directory in Directory if directory.value.baked}
         for entry in list(self.image.iterdir()):
-            if entry.name not in BAKED:
+            if entry.name not in baked:
                 erase(entry)
 
     def _made(self, each: Placement, made: Mapping[Place, tuple[Store, Report]]) -> Placement:
-        """What became of one package, by the start whose part it is in."""
+        """What became of one package, by the startup whose part it is in."""
         if each.place not in made:
             return each
         store, report = made[each.place]

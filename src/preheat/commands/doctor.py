@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import uv
 
+from preheat.commands.invocation import Invocation, known_manifest
 from preheat.decisions.cuda import overridden
 from preheat.decisions.health.diagnosis import diagnose
 from preheat.decisions.health.store import PARTS
@@ -26,6 +27,7 @@ from preheat.edges.store.open import open_store
 from preheat.edges.store.self_test import try_store
 from preheat.edges.store.store import Store
 from preheat.words.diagnosis import Finding
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError, PlatformError
 from preheat.words.examination import (
     Examination,
@@ -37,7 +39,6 @@ from preheat.words.examination import (
     Unexamined,
 )
 from preheat.words.manifest import Manifest, StatedCuda
-from preheat.words.notation import redact
 from preheat.words.platform import Interpreter, Platform, Volume
 from preheat.words.settings import Settings
 
@@ -46,7 +47,7 @@ _OWN = "PREHEAT_"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patient:
+class Subject:
     """What is looked at.
 
     Attributes:
@@ -65,8 +66,8 @@ class Patient:
 class Doctor:
     """Looks at one container, once."""
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._unexamined: list[Unexamined] = []
 
     def examine(self) -> Examination:
@@ -103,25 +104,25 @@ class Doctor:
 
     def _settings(self) -> tuple[Manifest, Settings | None, str]:
         """The manifest and its settings, or the defaults and what is wrong."""
-        patient, manifest, wrong = self._patient, Manifest(), ""
-        if patient.manifest is not None:
+        subject, manifest, wrong = self._subject, Manifest(), ""
+        if subject.manifest is not None:
             try:
-                manifest = read_manifest(patient.manifest)
+                manifest = read_manifest(subject.manifest)
             except ManifestError as error:
                 wrong = error.message
         outside = {k: v for k, v in os.environ.items() if not k.startswith(_OWN)}
         for stated, environment in ((manifest, None), (Manifest(), None), (Manifest(), outside)):
             try:
-                return manifest, read_settings(stated, patient.command_line, environment), wrong
+                return manifest, read_settings(stated, subject.command_line, environment), wrong
             except ManifestError as error:
                 wrong = wrong or error.message
         # Only the command line is left to blame, or that there is no place for a store at all.
-        read_settings(Manifest(), {**patient.command_line, "store": "/"}, outside)
+        read_settings(Manifest(), {**subject.command_line, "store": "/"}, outside)
         return manifest, None, wrong
 
     def _platform(self, settings: Settings | None) -> tuple[Platform | None, str]:
         try:
-            platform = self._look("the platform", lambda: probe(self._patient.executable), None)
+            platform = self._look("the platform", lambda: probe(self._subject.executable), None)
         except PlatformError as error:
             return None, error.message
         if platform is None:
@@ -168,13 +169,13 @@ class Doctor:
     def _tools(self, platform: Platform | None, settings: Settings | None) -> Tools:
         index = (settings.index.url if settings else None) or ""
         return Tools(
-            python=self._patient.executable,
+            python=self._subject.executable,
             prefix=platform.interpreter.prefix if platform else "",
             pip=platform is not None and platform.find("pip") is not None,
             managed=platform is not None and _managed(platform.interpreter),
             uv=self._look("the engine", uv.find_uv_bin, "uv"),
             index=index if redact(index) == index else "",
-            options=self._patient.options,
+            options=self._subject.options,
         )
 
     def _look(self, part: str, look: Callable[[], _Seen], otherwise: _Seen) -> _Seen:
@@ -189,13 +190,20 @@ class Doctor:
             return otherwise
 
 
-def findings(patient: Patient) -> tuple[Examination, tuple[Finding, ...]]:
+def examine(invocation: Invocation) -> tuple[Examination, tuple[Finding, ...]]:
     """What was seen, and what is wrong, the worst first.
 
     Raises:
         ManifestError: the command line states what is no setting.
     """
-    seen = Doctor(patient).examine()
+    file = known_manifest(invocation)
+    subject = Subject(
+        manifest=file,
+        executable=invocation.python,
+        command_line=invocation.command_line,
+        options=invocation.same_place(file),
+    )
+    seen = Doctor(subject).examine()
     return seen, diagnose(seen)
 
 

@@ -1,7 +1,7 @@
-"""What goes into the image: what is required, then what is small, up to a budget.
+"""Which packages go into the image: required ones first, then the smallest, up to a budget.
 
-A worker without its volume has the image's layers alone. So these are composed before all others,
-and hold the same whether the others are there or not.
+A worker without its volume has only the image's layers. They are composed before all others, so
+that what they hold does not depend on the volume.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from preheat.decisions.plan import Known, Planner, by_importance
 from preheat.words.baking import Place
 from preheat.words.manifest import Package
 from preheat.words.plan import Action, Step
+from preheat.words.quantities import in_mb
 
-Decided = tuple[Place, str]
-"""A place, and why."""
+PlaceAndReason = tuple[Place, str]
 
 
 def image_first(packages: tuple[Package, ...], baked: Collection[str]) -> tuple[Package, ...]:
@@ -27,13 +27,12 @@ def image_first(packages: tuple[Package, ...], baked: Collection[str]) -> tuple[
 def composing_order(
     planner: Planner, packages: tuple[Package, ...], layers: Mapping[str, str]
 ) -> tuple[Package, ...]:
-    """The order in which a start composes: first what the image really has for this manifest.
+    """The order in which layers are composed: first those that the image has for this manifest.
 
-    A package whose layer in the image is of another time would be made anew, and must not come
-    before a required one for that.
+    A package whose layer in the image is outdated is made anew, so that it does not come first.
 
     Args:
-        planner: of the start.
+        planner: of the startup.
         packages: all of them.
         layers: of the image, by digest, each with its package.
     """
@@ -50,8 +49,8 @@ def composing_order(
         baked -= stale | unknown
 
 
-def filling(planner: Planner, ordered: tuple[Package, ...]) -> tuple[Step, ...]:
-    """The steps that would fill an empty store, were there room for everything."""
+def steps_from_nothing(planner: Planner, ordered: tuple[Package, ...]) -> tuple[Step, ...]:
+    """The steps into an empty store with room for everything."""
     empty = replace(planner, known=Known(), room=planner.room.boundless())
     return empty.plan(ordered).steps
 
@@ -61,18 +60,19 @@ def choose(
     built: Collection[str],
     budget: int,
     cost: Callable[[frozenset[str]], int],
-) -> dict[str, Decided]:
-    """Where each package goes, by name.
+) -> dict[str, PlaceAndReason]:
+    """The place of each package, by name, with the reason.
 
-    Required ones come first, in their order; of the others always the one that adds least.
+    Required packages are placed first, in their order. Of the others, each time the one that adds
+    the fewest bytes to the image.
 
     Args:
         steps: what would be done for each package, were there no image.
         built: packages that are compiled against the platform.
         budget: bytes for the image.
-        cost: bytes of the layers of some packages, composed alone.
+        cost: returns the bytes of the layers of these packages, composed alone.
     """
-    found: dict[str, Decided] = {}
+    found: dict[str, PlaceAndReason] = {}
     left: list[Package] = []
     image: frozenset[str] = frozenset()
     for step in steps:
@@ -96,12 +96,8 @@ def choose(
         if size <= budget:
             image |= {package.name}
             what = "required" if package.required else "the smallest that was left"
-            found[package.name] = ("image", f"{what}, and {_mb(size)} with it are in the budget")
+            found[package.name] = ("image", f"{what}, and {in_mb(size)} with it are in the budget")
         else:
-            reason = f"{_mb(size)} with it in the image are over the budget of {_mb(budget)}"
+            reason = f"{in_mb(size)} with it in the image are over the budget of {in_mb(budget)}"
             found[package.name] = ("volume", reason)
     return found
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -11,6 +11,7 @@ from preheat.words.building import DeviceCode, Estimate, Provenance, Target, Wor
 from preheat.words.cuda import Fact
 from preheat.words.manifest import BuildLimits
 from preheat.words.platform import Platform
+from preheat.words.quantities import in_gb
 
 _LIBC = re.compile(r"(\w+) (\d+)\.(\d+)")
 _CUDA_LABEL = re.compile(r"cu(\d{3}|\d{2})(?!\d)")
@@ -146,7 +147,7 @@ def refusal(
 
 
 def _seconds(workshop: Workshop, limits: BuildLimits, target: Target) -> float | None:
-    """Of solver_output time; each architecture is compiled by itself."""
+    """Of wall time; each architecture is compiled by itself."""
     if limits.cpu_time is None:
         return None
     return limits.cpu_time * max(1, len(target.capabilities)) / jobs(workshop, limits)
@@ -170,11 +171,11 @@ def _missing(workshop: Workshop, limits: BuildLimits, target: Target) -> Iterato
             )
     if workshop.memory < limits.memory:
         yield (
-            f"a build needs {_gb(limits.memory)} of memory for each job, and "
-            f"{_gb(workshop.memory)} are available"
+            f"a build needs {in_gb(limits.memory)} of memory for each job, and "
+            f"{in_gb(workshop.memory)} are available"
         )
     if workshop.free < limits.disk:
-        yield f"a build needs {_gb(limits.disk)} of disk, and {_gb(workshop.free)} can be taken"
+        yield f"a build needs {in_gb(limits.disk)} of disk, and {in_gb(workshop.free)} can be taken"
 
 
 def environment(
@@ -208,7 +209,3 @@ def _libc_runs(built: str, here: str) -> bool:
 
 def _value(fact: Fact | None) -> str:
     return fact.value if fact else ""
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB"

@@ -1,8 +1,8 @@
 """Which distributions lie in which layer.
 
-One layer for each package of the manifest, in order: what neither the platform nor an earlier
-layer has. What layer i holds is asked again after layer i-1 succeeded or failed, so a failed
-layer's shared distributions go to the next package that needs them.
+Each package of the manifest gets one layer, in order. It holds what the package needs and neither
+the platform nor an earlier layer has. The question is asked anew after each layer succeeded or
+failed, so that what a failed layer shared goes to the next package that needs it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from preheat.words.plan import Shadow
 from preheat.words.platform import Platform
 from preheat.words.stand_in import Link, StandIn
 
-_FINDS_ITS_OWN = "torch"
+_FINDS_ITS_OWN_LIBRARIES = "torch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """The joint solution, ready to be cut into layers.
+    """A resolution of all packages together, ready to be divided into layers.
 
     Attributes:
         lock: what is to be installed, besides the platform.
@@ -35,7 +35,7 @@ class Composition:
         packages: the packages that take part, in order of importance.
         beneath: where the platform's own distributions lie, by name, as far as it is known.
         stand_ins: package name to what the platform's CUDA libraries stand in for.
-        bringing: names of packages for which they do not do: these bring the wheels.
+        bringing: names of packages that failed with them, and whose layers hold the wheels.
         copies: name of a distribution to links in place of its own copies of such libraries.
     """
 
@@ -50,7 +50,7 @@ class Composition:
 
     @cached_property
     def graph(self) -> Graph:
-        """Declared needs over lock and platform."""
+        """What each distribution of the lock and the platform requires."""
         requires = {d.name: d.requires for d in self.platform.distributions if d.state.present}
         requires |= {name: contents.requires for name, contents in self.contents.items()}
         return Graph(
@@ -61,7 +61,7 @@ class Composition:
 
     @cached_property
     def territories(self) -> dict[str, Territory]:
-        """Where each locked distribution will lie."""
+        """The directories of each locked distribution, by name."""
         return {
             name: territory(path for path, _ in contents.files)
             for name, contents in self.contents.items()
@@ -87,14 +87,17 @@ class Composition:
         return graph.closure(package.requires, (*package.exclude, *without))
 
     def beside_torch(self, package: Package) -> tuple[str, ...]:
-        """The same without what only torch needs: it has that where it looks for it."""
-        return self._closure(package, [_FINDS_ITS_OWN])
+        """Canonical names that the package needs by itself, leaving out what only torch needs.
+
+        Torch finds its libraries where it was installed, whatever is in a layer.
+        """
+        return self._closure(package, [_FINDS_ITS_OWN_LIBRARIES])
 
     def stood_in(self, package: Package, placed: Iterable[str] = ()) -> tuple[StandIn, ...]:
-        """What the platform's libraries stand in for, of all that the package needs.
+        """NVIDIA's distributions that the package needs and the platform's libraries replace.
 
         Args:
-            package: who needs it.
+            package: of the manifest.
             placed: names that earlier layers hold.
         """
         taken = frozenset(placed)
@@ -112,11 +115,14 @@ class Composition:
         return tuple(links[path] for path in sorted(links))
 
     def left_out(self, package: Package) -> frozenset[str]:
-        """Names of what is locked, and not installed for the package."""
+        """Names of locked distributions that the platform's libraries replace for the package."""
         return frozenset(each.name for each in self.stood_in(package) if each.wheel is not None)
 
     def missing(self, package: Package) -> tuple[str, ...]:
-        """Names it needs that are neither locked nor on the platform: excluded by another."""
+        """Names that it needs and that are neither locked nor on the platform.
+
+        Another package excludes them.
+        """
         return tuple(
             name
             for name in self.needs(package)
@@ -152,7 +158,10 @@ class Composition:
         return tuple(locked[name] for name in sorted(layer))
 
     def clash(self, layer: Iterable[Locked], placed: Iterable[str] = ()) -> str | None:
-        """Why these distributions cannot lie over the platform or beside earlier layers, if so."""
+        """Why these distributions cannot lie over the platform or beside earlier layers.
+
+        None where they can.
+        """
         shadowed = {d.name for d in self.lock.distributions}
         above = {name: self.territories[name] for name in placed if name in self.territories}
         for each in layer:
@@ -174,7 +183,7 @@ class Composition:
         return None
 
     def escaping(self, layer: Iterable[Locked]) -> str | None:
-        """The sentence about an archive with a member that leads out of its directory."""
+        """Why one of these archives is refused: a member leads out of it. None where none does."""
         for each in layer:
             path = self.contents[each.name].escapes
             if path:
@@ -182,7 +191,7 @@ class Composition:
         return None
 
     def shadows(self, layer: Iterable[Locked]) -> tuple[Shadow, ...]:
-        """Platform distributions that the layer hides, and who needs that."""
+        """Platform distributions that a layer of these hides, and which packages need that."""
         found = []
         for each in layer:
             beneath = self.platform.find(each.name)

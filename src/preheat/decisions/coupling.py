@@ -63,20 +63,20 @@ class Build:
     told_by: str
 
 
-def partners(platform: Platform, settled: Iterable[str] = ()) -> dict[str, str]:
+def partners(platform: Platform, leave: Iterable[str] = ()) -> dict[str, str]:
     """Canonical name of each companion to the specifier of what goes with the platform's torch.
 
     What torch itself requires goes before what is known of its release.
 
     Args:
         platform: whose torch.
-        settled: names that are decided otherwise: protected, or overridden by the manifest.
+        leave: names that are left out: protected, or overridden by the manifest.
     """
     torch = _minor(platform)
     if torch is None:
         return {}
     stated = _stated_by_torch(platform)
-    left_out = frozenset(settled)
+    left_out = frozenset(leave)
     return {
         name: stated.get(name) or companion.specifier(torch)
         for name, companion in COMPANIONS.items()
@@ -87,7 +87,7 @@ def partners(platform: Platform, settled: Iterable[str] = ()) -> dict[str, str]:
 def remarks(
     locked: Iterable[Locked], platform: Platform, avoided: Mapping[str, str]
 ) -> dict[str, str]:
-    """What is to be said of companions that are not the newest, or not of this torch's own.
+    """Remarks on companions that are not the newest, or not made for this torch alone, by name.
 
     Args:
         locked: what was chosen.
@@ -115,10 +115,10 @@ def remarks(
 def blamed(
     failed: Iterable[Locked], package: Package, said: str, platform: Platform
 ) -> Locked | None:
-    """The companion of which an older release may do where this one failed; None if none may.
+    """The companion of torch whose older releases are worth trying after a failure.
 
-    Only one that is not bound to one torch has another release to try; and only where it is what
-    the package is, or what its failure speaks of.
+    It is one that is not bound to a single torch, and that either is what the package asks for or
+    is named in the failure. None where there is none.
 
     Args:
         failed: what the layer holds that failed.
@@ -139,7 +139,7 @@ def blamed(
 
 
 def before(companion: Locked) -> str:
-    """The constraint that leaves only releases older than that one."""
+    """The constraint that allows only releases older than that one."""
     return f"{companion.name}<{Version(companion.version).public}"
 
 
@@ -165,7 +165,7 @@ def misfit(locked: Locked, contents: Contents, platform: Platform) -> str | None
 def _wrong_cuda(
     locked: Locked, build: Build | None, platform: Platform, torch: Torch
 ) -> str | None:
-    """What is wrong with the CUDA that it is for; None if nothing is, or nothing tells."""
+    """What is wrong with the CUDA that a wheel was compiled for; None if nothing is known to be."""
     runtime = platform.cuda.runtime
     here = f"and the platform's torch {torch.version}"
     if build is None:
@@ -179,7 +179,7 @@ def _wrong_cuda(
 
 
 def avoiding(locked: Locked) -> str:
-    """The constraint that leaves out that version, and no other.
+    """The constraint that excludes that version, and no other.
 
     A version without a local part stands for all of its local versions too (PEP 440); those are
     preferred by every resolver, so they have been left out before.
@@ -188,7 +188,7 @@ def avoiding(locked: Locked) -> str:
 
 
 def useless(package: Package, platform: Platform) -> str | None:
-    """Why a package that is for CUDA by its very name has nothing to do here; None if it may."""
+    """Why a package that is for CUDA by its name is of no use here; None if it may be."""
     cuda, torch = platform.cuda, platform.torch
     if torch is None or cuda.runtime or cuda.driver or cuda.compute_capability:
         return None
@@ -203,7 +203,7 @@ def useless(package: Package, platform: Platform) -> str | None:
 
 
 def explained(proof: Proof, platform: Platform) -> Proof:
-    """A failure that names a CUDA library or a symbol of torch, said in a sentence."""
+    """The proof, its failure said in a sentence where it names a CUDA library or torch's symbol."""
     if proof.ok or platform.torch is None:
         return proof
     words = f"{proof.trace}\n{proof.reason}"
@@ -272,7 +272,7 @@ def _is_extension(locked: Locked, contents: Contents, platform: Platform) -> boo
 
 
 def _is_oldest(locked: Locked, specifier: str) -> bool:
-    """Whether what goes with torch begins with that release: then there is nothing to ask for."""
+    """Whether no older release of it goes with the platform's torch."""
     version = Version(Version(locked.version).public)
     least = [Version(each.version) for each in SpecifierSet(specifier) if each.operator == ">="]
     return any(version <= each for each in least)

@@ -1,4 +1,4 @@
-"""CUDA's facts, where some of them are stated."""
+"""What is known of the platform's CUDA, with the settings that overrule it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from preheat.words.platform import Platform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sighting:
-    """What the edges saw of the platform's files for the packages at hand.
+    """What was seen of the platform's files for one package.
 
     Attributes:
         resolvable: dotted import to whether a finder would find it.
@@ -29,7 +29,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Whether a package is there, still to be proved by an import, and why not if not."""
+    """Whether the platform has a package, and why. An import must still prove that it works."""
 
     present: bool
     reason: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def find(package: Package, platform: Platform, sighting: Sighting) -> Finding:
-    """Reads the inventory; a distribution, its version, its files, its imports, in that order."""
+    """Looks at distributions, versions, files and imports, in that order, up to the first fault."""
     version = None
     for requirement in package.requirements:
         if requirement.marker and not requirement.marker.evaluate(
@@ -70,7 +70,7 @@ def find(package: Package, platform: Platform, sighting: Sighting) -> Finding:
 
 
 def unmet(condition: Condition, platform: Platform) -> str | None:
-    """The sentence that says which part of ``when`` does not hold here; None where all do."""
+    """The sentence for the first part of ``when`` that does not hold here; None where all do."""
     return next(filter(None, _unmet(condition, platform)), None)
 
 

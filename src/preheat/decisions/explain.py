@@ -1,4 +1,4 @@
-"""One readable sentence out of the solver's solver_output of text."""
+"""One readable sentence out of the solver's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who needs whom: the closure of a package's requirements over lock and platform."""
+"""What a package needs at any depth: the closure of its requirements over lock and platform."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Who owns which import name, and where two owners cannot live apart (PEP 420).
+"""Which distributions hold parts of one regular package, and must lie in one layer (PEP 420).
 
 A directory with an ``__init__`` is *regular*: Python takes it from one place on the path and
-looks nowhere else. So everything below a regular directory must lie in one layer, and nothing of
-ours may lie below one that the platform owns, nor hide one.
+looks nowhere else. So everything below a regular directory must lie in one layer, and no layer may
+hold a part of one that the platform owns, nor hide one.
 """
 
 from __future__ import annotations

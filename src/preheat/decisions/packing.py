@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from preheat.words.platform import Volume
 
 SHARE = 0.4
-"""An estimate of what packing leaves of a layer's bytes on disk, on the safe side: 0.21 of those of
-transformers and what it needs, 0.27 of an environment of 782 MB."""
+"""The share of a layer's bytes on disk that its pack takes, estimated on the safe side: it was 0.21
+for transformers and what it needs, and 0.27 for an environment of 782 MB."""
 
 # Unpacking takes some 0.15 ms for each of a layer's files (1.7 s for 10,000). Used in place, one in
 # five is imported, and costs six operations: two looks at directories, stat, open, read, close.
-_SLOW = 0.15e-3 * 5 / 6
-# What is so much slower than the local disk is no disk.
-_TIMES_SLOWER = 10
+_SLOW_SECONDS = 0.15e-3 * 5 / 6
+# A volume that is slower than the local disk by this factor is not a local disk.
+_SLOW_FACTOR = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +30,15 @@ class Site:
 
 
 def hydrating_is_faster(store: Site, local: Site) -> bool:
-    """Whether a layer is imported sooner when it is unpacked to the local disk before.
+    """Whether a layer is imported sooner when it is first unpacked to the local disk.
 
-    On a network filesystem it is not slower even where the network is the loopback interface (3.9 s
-    and 4.6 s, see ``bench/volume``), and how slow a real one will be tomorrow no start can tell.
-    Elsewhere what was measured decides. It never is where the local disk is the same one, or as
-    slow.
+    Always from a network filesystem: even over the loopback interface it takes no longer (3.9 s
+    and 4.6 s, see ``bench/volume``), and how slow a real network will be cannot be told. From any
+    other volume, what was measured decides. Never where the local disk is on the same device or on
+    a network.
     """
     if store.volume.device == local.volume.device or not local.volume.quota_known:
         return False
     if not store.volume.quota_known:
         return True
-    return store.look > _SLOW and store.look > _TIMES_SLOWER * local.look
+    return store.look > _SLOW_SECONDS and store.look > _SLOW_FACTOR * local.look

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from preheat.decisions.compose import Composition
 from preheat.decisions.identity import layer_digest, verdict_key
 from preheat.decisions.room import Load, Room
 from preheat.decisions.size import Measure
-from preheat.words.lock import Contents, Locked
+from preheat.words.footprint import Footprint
+from preheat.words.lock import Contents
 from preheat.words.manifest import Package
-from preheat.words.plan import Action, Need, Plan, Step, Verdict
-from preheat.words.stand_in import Link, StandIn
+from preheat.words.plan import Action, Need, Plan, PlannedLayer, Step, Verdict
 
 _HAS_IT = "the store has its layer"
 _HAS_PACK = "the store has its layer, packed"
@@ -40,7 +40,14 @@ class Known:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where composing stands: what earlier layers hold, after they succeeded or failed."""
+    """How far composing has come: what the layers hold that succeeded, or will.
+
+    Attributes:
+        placed: name of each distribution to the digest of the layer that holds it.
+        layers: digests, in order.
+        load: what is to be installed and is not yet measured as used space.
+        spared: names of the stand-ins that were counted already.
+    """
 
     placed: dict[str, str] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
@@ -63,31 +70,6 @@ class Progress:
             self.load += replace(load_of(step), files=0, directories=0)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Piece:
-    """What one package's layer is made of."""
-
-    package: Package
-    distributions: tuple[Locked, ...]
-    stand_ins: tuple[StandIn, ...]
-    links: tuple[Link, ...]
-
-    @property
-    def linked(self) -> Contents:
-        """The links as files: what a link takes is the name of its target."""
-        return Contents(
-            files=tuple((link.path, len(link.target)) for link in self.links), requires=()
-        )
-
-    def without_copies(self, contents: Contents) -> Contents:
-        """What a wheel holds and no link takes the place of."""
-        gone = {link.path for link in self.links if link.sha256}
-        if not gone:
-            return contents
-        files = tuple(file for file in contents.files if file[0] not in gone)
-        return replace(contents, files=files)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Planner:
     """Decides, package after package, what to do.
@@ -96,7 +78,7 @@ class Planner:
         fixed: packages that are decided already: on the platform, unmet conditions, refused.
         bytecode: which modules' layers hold: those ``imported``, ``all`` or ``none``.
         notes: package name to what is to be said of its installation.
-        remarks: the same by the name of a distribution that the layer brings.
+        remarks: name of a distribution to what is to be said where a layer brings it.
         only: packages whose layers may be made here; None for all. The others still count where
             layers are cut, so that these are cut as if all were made.
         unreachable: distributions that cannot be fetched.
@@ -113,10 +95,7 @@ class Planner:
     only: frozenset[str] | None = None
     unreachable: frozenset[str] = frozenset()
 
-    def without_layer(self, digest: str) -> Planner:
-        """The same, where the store turns out not to have that layer."""
-        layers = self.known.layers - {digest}
-        return replace(self, known=replace(self.known, layers=layers))
+    # Whole plans
 
     def plan(self, packages: tuple[Package, ...]) -> Plan:
         """Every package's step, as if each installation succeeds."""
@@ -133,7 +112,7 @@ class Planner:
     def layers(
         self, packages: tuple[Package, ...], wanted: Collection[str] | None = None
     ) -> frozenset[str]:
-        """Every layer that the start will use, whether all fits in the end or not.
+        """Digests of the layers that the startup will use, whether all fits in the end or not.
 
         Args:
             packages: all of them, as they are composed.
@@ -157,43 +136,15 @@ class Planner:
         needs = self.room.needs(_together(endless.plan(packages).steps))
         return tuple(need for need in needs if self.room.is_short(need))
 
-    def step(self, package: Package, progress: Progress, later: tuple[Package, ...]) -> Step:
-        """What to do for one package, given what earlier ones have placed."""
-        if package.name in self.fixed:
-            return self.fixed[package.name]
-        coming = tuple(p for p in later if p.name not in self.fixed)
-        layer = self.composition.layer(package, progress.placed, coming)
-        version = self._version(package)
-        refusal = self.composition.escaping(layer) or self.composition.clash(layer, progress.placed)
-        if refusal:
-            return Step(package=package, action=Action.SKIP, reason=refusal, version=version)
-        if not layer:
-            return self._within_earlier(package, progress, version)
-        stand_ins = self.composition.stood_in(package, progress.placed)
-        piece = _Piece(
-            package=package,
-            distributions=layer,
-            stand_ins=stand_ins,
-            links=self.composition.links(layer, stand_ins),
-        )
-        failure = self._known_failure((*progress.layers, self._digest(piece)), package)
-        left_out = self.composition.left_out(package)
-        if failure and left_out:
-            return self.bringing(package, failure).step(package, progress, later)
-        return self._best(piece, progress, version)
+    # Planners for what turns out on the way
 
-    def _best(self, piece: _Piece, progress: Progress, version: str | None) -> Step:
-        """The layer with bytecode, where that is wanted and fits."""
-        made = self._layer(piece, progress, version)
-        if made.action is Action.REUSE or self.bytecode == "none":
-            return made
-        plain = self._plain()
-        if not made.short and plain._digest(piece) not in self.known.layers:
-            return made
-        return self._or_plain(made, plain._layer(piece, progress, version))
+    def without_layer(self, digest: str) -> Planner:
+        """A planner that knows that the store lacks that layer after all."""
+        layers = self.known.layers - {digest}
+        return replace(self, known=replace(self.known, layers=layers))
 
     def bringing(self, package: Package, why: str) -> Planner:
-        """The same, where the package brings NVIDIA's libraries after all, with the reason."""
+        """A planner that has the package bring NVIDIA's libraries after all, and says why."""
         old = self.composition
         names = ", ".join(sorted(old.left_out(package)))
         note = f"brings {names}, since with the platform's libraries: {why}"
@@ -203,11 +154,59 @@ class Planner:
             notes={**self.notes, package.name: note},
         )
 
-    def _plain(self) -> Planner:
-        return replace(self, bytecode="none", measure=replace(self.measure, python=None))
+    # One package
 
-    def _or_plain(self, made: Step, plain: Step) -> Step:
-        """The layer without bytecode, where it is there already or all that fits."""
+    def step(self, package: Package, progress: Progress, later: tuple[Package, ...]) -> Step:
+        """What to do for one package, given what earlier ones have placed."""
+        if package.name in self.fixed:
+            return self.fixed[package.name]
+        coming = tuple(p for p in later if p.name not in self.fixed)
+        distributions = self.composition.layer(package, progress.placed, coming)
+        refusal = self.composition.escaping(distributions) or self.composition.clash(
+            distributions, progress.placed
+        )
+        if refusal:
+            return Step.skip(package, refusal, version=self._version(package))
+        if not distributions:
+            return self._within_earlier(package, progress)
+        stand_ins = self.composition.stood_in(package, progress.placed)
+        draft = PlannedLayer(
+            distributions=distributions,
+            links=self.composition.links(distributions, stand_ins),
+            stand_ins=stand_ins,
+            over=tuple(progress.layers),
+        )
+        failure = self._known_failure((*draft.over, self._digest(draft)), package)
+        if failure and self.composition.left_out(package):
+            return self.bringing(package, failure).step(package, progress, later)
+        return self._best(package, draft, progress)
+
+    def _within_earlier(self, package: Package, progress: Progress) -> Step:
+        """The step of a package for which no layer is needed beyond those that are there."""
+        version = self._version(package)
+        failure = self._known_failure(tuple(progress.layers), package)
+        if failure:
+            return Step.skip(package, failure, version=version)
+        first = package.names[0]
+        return Step(
+            package=package,
+            action=Action.REUSE,
+            reason="earlier layers and the platform hold all of it",
+            version=version,
+            content=PlannedLayer(
+                digest=progress.placed.get(first, ""), over=tuple(progress.layers)
+            ),
+        )
+
+    def _best(self, package: Package, draft: PlannedLayer, progress: Progress) -> Step:
+        """The layer with bytecode, where that is wanted and fits; else the one without."""
+        made = self._with_layer(package, draft, progress)
+        if made.action is Action.REUSE or self.bytecode == "none":
+            return made
+        without = replace(self, bytecode="none", measure=replace(self.measure, python=None))
+        if not made.short and without._digest(draft) not in self.known.layers:
+            return made
+        plain = without._with_layer(package, draft, progress)
         if plain.action is Action.REUSE:
             return plain
         if made.short and plain.action is Action.INSTALL:
@@ -215,101 +214,74 @@ class Planner:
             return replace(plain, reason=reason)
         return made
 
-    def _layer(self, piece: _Piece, progress: Progress, version: str | None) -> Step:
-        """The step with a layer of those distributions."""
-        package, layer = piece.package, piece.distributions
-        name = self._digest(piece)
-        over = tuple(progress.layers)
-        failure = self._known_failure((*over, name), package)
+    def _with_layer(self, package: Package, draft: PlannedLayer, progress: Progress) -> Step:
+        """The step with the drafted layer, if it is there or may be made."""
+        version = self._version(package)
+        layer = replace(draft, digest=self._digest(draft), bytecode=self.bytecode)
+        failure = self._known_failure((*layer.over, layer.digest), package)
         if failure:
-            return Step(
-                package=package,
-                action=Action.SKIP,
-                reason=failure,
-                version=version,
-                failed=layer,
-            )
-        held = (self.composition.contents[d.name] for d in layer)
-        footprint = self.measure.footprint([*map(piece.without_copies, held), piece.linked])
-        present = name in self.known.layers
+            skipped = Step.skip(package, failure, version=version)
+            return replace(skipped, failed=layer.distributions)
+        present = layer.digest in self.known.layers
         absent = None if present else self._why_not(package, layer)
         if absent:
-            return Step(package=package, action=Action.SKIP, reason=absent, version=version)
-        ready = present and name not in self.known.packed
-        step = Step(
-            package=package,
-            action=Action.REUSE if present else Action.INSTALL,
-            reason=self._has(name) if present else self._why(package, layer),
-            version=version,
-            layer=name,
-            distributions=layer,
-            download=0 if present else sum(d.archive.size or 0 for d in layer),
-            payload=footprint.payload,
-            disk=0 if ready else footprint.disk,
-            inodes=0 if ready else footprint.inodes,
-            files=0 if present else footprint.files,
-            directories=0 if present else footprint.directories,
-            exact=footprint.exact,
-            bytecode=self.bytecode,
-            shadows=self.composition.shadows(layer),
-            over=over,
-            stand_ins=piece.stand_ins,
-            links=piece.links,
-            spared=sum(e.size for e in piece.stand_ins if e.name not in progress.spared),
-        )
-        refusal = None if ready else self.room.refusal(progress.load + load_of(step))
-        if refusal is None:
+            return Step.skip(package, absent, version=version)
+        layer = replace(layer, shadows=self.composition.shadows(layer.distributions))
+        step = self._reuse(package, layer) if present else self._install(package, layer)
+        spared = sum(e.size for e in layer.stand_ins if e.name not in progress.spared)
+        step = replace(step, spared=spared)
+        if present and layer.digest not in self.known.packed:
             return step
+        refusal = self.room.refusal(progress.load + load_of(step))
+        return step if refusal is None else step.short_of_room(refusal)
+
+    def _reuse(self, package: Package, layer: PlannedLayer) -> Step:
+        whole = self._footprint(layer)
+        unpacked = replace(whole, files=0, directories=0)
+        there = Footprint(payload=whole.payload, exact=whole.exact)
         return Step(
             package=package,
-            action=Action.SKIP,
-            reason=refusal,
-            version=version,
-            disk=step.disk,
-            exact=step.exact,
+            action=Action.REUSE,
+            reason=self._has(layer.digest),
+            version=self._version(package),
+            content=layer,
+            footprint=unpacked if layer.digest in self.known.packed else there,
         )
 
-    def _why_not(self, package: Package, layer: tuple[Locked, ...]) -> str | None:
-        """Why a layer that is not there cannot be made, whatever room there is."""
-        if self.only is not None and package.name not in self.only:
-            return _ELSEWHERE
-        return _OFFLINE if any(each.name in self.unreachable for each in layer) else None
+    def _install(self, package: Package, layer: PlannedLayer) -> Step:
+        return Step(
+            package=package,
+            action=Action.INSTALL,
+            reason=self._why(package, layer),
+            version=self._version(package),
+            content=layer,
+            footprint=self._footprint(layer),
+            download=sum(each.archive.size or 0 for each in layer.distributions),
+        )
 
-    def _has(self, layer: str) -> str:
-        if layer in self.known.baked:
-            return _IN_IMAGE
-        return _HAS_PACK if layer in self.known.packed else _HAS_IT
+    # What is known of a layer
 
-    def _digest(self, piece: _Piece) -> str:
+    def _digest(self, layer: PlannedLayer) -> str:
         return layer_digest(
-            piece.distributions,
+            layer.distributions,
             self.composition.platform,
             bytecode=self.bytecode,
-            links=piece.links,
+            links=layer.links,
         )
 
+    def _footprint(self, layer: PlannedLayer) -> Footprint:
+        return self.measure.footprint(_contents(layer, self.composition.contents))
+
     def _known_failure(self, layers: tuple[str, ...], package: Package) -> str:
+        """The sentence for a package that failed before over these layers; empty if it did not."""
         key = verdict_key(layers, package, self.composition.platform)
         verdict = self.known.verdicts.get(key)
         if verdict is None or verdict.ok:
             return ""
         return f"failed before on this platform: {verdict.reason}"
 
-    def _within_earlier(self, package: Package, progress: Progress, version: str | None) -> Step:
-        failure = self._known_failure(tuple(progress.layers), package)
-        if failure:
-            return Step(package=package, action=Action.SKIP, reason=failure, version=version)
-        first = package.names[0]
-        return Step(
-            package=package,
-            action=Action.REUSE,
-            reason="earlier layers and the platform hold all of it",
-            version=version,
-            layer=progress.placed.get(first, ""),
-            over=tuple(progress.layers),
-        )
-
     def _version(self, package: Package) -> str | None:
+        """The version of the package's first requirement, locked or else on the platform."""
         name = package.names[0]
         locked = self.composition.lock.find(name)
         if locked is not None:
@@ -317,29 +289,58 @@ class Planner:
         beneath = self.composition.platform.find(name)
         return beneath.version if beneath else None
 
-    def _why(self, package: Package, layer: Iterable[Locked]) -> str:
+    # Reasons
+
+    def _why_not(self, package: Package, layer: PlannedLayer) -> str | None:
+        """Why a layer that is not there cannot be made, whatever room there is."""
+        if self.only is not None and package.name not in self.only:
+            return _ELSEWHERE
+        offline = any(each.name in self.unreachable for each in layer.distributions)
+        return _OFFLINE if offline else None
+
+    def _has(self, digest: str) -> str:
+        if digest in self.known.baked:
+            return _IN_IMAGE
+        return _HAS_PACK if digest in self.known.packed else _HAS_IT
+
+    def _why(self, package: Package, layer: PlannedLayer) -> str:
         first = package.names[0]
         absent = self.composition.platform.find(first) is None
         why = f"the platform has no {first}" if absent else "the platform's version does not do"
-        said = [self.notes.get(package.name), *(self.remarks.get(each.name) for each in layer)]
-        return "; ".join(filter(None, [why, *said]))
+        remarks = (self.remarks.get(each.name) for each in layer.distributions)
+        return "; ".join(filter(None, [why, self.notes.get(package.name), *remarks]))
+
+
+def _contents(layer: PlannedLayer, contents: Mapping[str, Contents]) -> Iterator[Contents]:
+    """What a layer holds: its archives but for what links replace, and the links as files."""
+    replaced = {link.path for link in layer.links if link.sha256}
+    for each in layer.distributions:
+        archive = contents[each.name]
+        if replaced:
+            files = tuple(file for file in archive.files if file[0] not in replaced)
+            archive = replace(archive, files=files)
+        yield archive
+    # What a link takes is the name of its target.
+    links = tuple((link.path, len(link.target)) for link in layer.links)
+    yield Contents(files=links, requires=())
 
 
 def _together(steps: Iterable[Step]) -> Load:
+    """What installing and unpacking brings in all."""
     bringing = (Action.INSTALL, Action.REUSE)
     return sum((load_of(step) for step in steps if step.action in bringing), Load())
 
 
 def load_of(step: Step) -> Load:
-    """What installing that step brings, or unpacking it."""
+    """What installing a step's layer brings, or unpacking it."""
     if step.action is Action.REUSE:
-        return Load(disk=step.disk, inodes=step.inodes)
+        return Load(disk=step.disk, inodes=step.footprint.inodes)
     return Load(
         disk=step.disk,
         made=step.disk,
-        inodes=step.inodes,
-        files=step.files,
-        directories=step.directories,
+        inodes=step.footprint.inodes,
+        files=step.footprint.files,
+        directories=step.footprint.directories,
         distributions=len(step.distributions),
         builds=sum(not each.archive.is_wheel for each in step.distributions),
     )

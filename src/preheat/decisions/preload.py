@@ -1,8 +1,8 @@
-"""Whether an import that was made before there were layers would have been the same over them.
+"""Whether an import that was made before there were layers may count as made over them.
 
-A process that has imported the platform's torch already, while the layers were still being made,
-saves the proof of all of them together the longest of its imports. It may go on only if nothing
-shows that torch would have met anything else with the layers on the path.
+A process imports the platform's torch while the layers are still being made, and later proves all
+of them together: that saves the longest of its imports. It may do so only if torch would have
+found the same files with the layers on the path.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from preheat.words.proof import EVERYTHING, Brought, Libraries, Looked
 
 
 def same_over(looked: Looked, brought: Brought) -> bool:
-    """Whether the layers hide nothing that was found, and have no say in what was looked up.
+    """Whether the layers hold nothing of what the import found or looked up.
 
-    What was looked for in vain and is there now is another matter: see `missed`.
+    `missed` tells what the import looked for in vain and a layer brings.
     """
     return not (
-        brought.hooked
+        brought.has_pth
         or looked.found & brought.modules
         or looked.distributions & brought.distributions
         or looked.groups & (brought.groups | {EVERYTHING})
@@ -26,15 +26,15 @@ def same_over(looked: Looked, brought: Brought) -> bool:
 
 
 def missed(looked: Looked, brought: Brought) -> tuple[str, ...]:
-    """Modules that were looked for in vain and that a layer brings: the import would load them."""
+    """Modules that the import looked for in vain and a layer brings: over it, they would load."""
     return tuple(sorted((looked.modules - looked.found) & brought.modules))
 
 
 def in_any_order(libraries: Libraries, others: Iterable[Libraries]) -> bool:
-    """Whether the loader takes the same files whoever comes first.
+    """Whether shared libraries come from the same files, in whatever order packages load them.
 
-    It loads a library of one name once (DT_SONAME, ld.so(8)): where two sides take it from
-    different files, the second gets the first one's.
+    The loader takes a library of one name once (DT_SONAME, ld.so(8)): where two packages bring
+    different files of it, the second one gets the first one's.
     """
     return all(
         libraries[name] == files

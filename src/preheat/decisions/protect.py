@@ -36,9 +36,9 @@ def protected(platform: Platform, names: Iterable[str]) -> dict[str, str]:
 
 
 def withheld(platform: Platform, names: Iterable[str], packages: Iterable[Package]) -> set[str]:
-    """``torch`` where the platform lacks it and no package asks for it by name.
+    """Names that no dependency may bring: ``torch``, where the platform lacks it.
 
-    A dependency must not bring gigabytes of another CUDA by surprise.
+    It would come with gigabytes of another CUDA. A package may still ask for it by name.
     """
     asked = {name for package in packages for name in package.names}
     if "torch" in names and platform.find("torch") is None and "torch" not in asked:
@@ -47,7 +47,7 @@ def withheld(platform: Platform, names: Iterable[str], packages: Iterable[Packag
 
 
 def constraints(held: dict[str, str], absent: Iterable[str]) -> tuple[str, ...]:
-    """The protected versions as hard bounds; what is withheld gets a bound that nothing meets."""
+    """The protected versions as constraints; what is withheld gets one that nothing meets."""
     lines = [f"{name}=={version}" for name, version in sorted(held.items())]
     return (*lines, *(f"{name}<0" for name in sorted(absent)))
 

@@ -1,4 +1,4 @@
-"""Whether what is planned can be finished on the volumes it touches."""
+"""Whether an installation fits on the volumes that it writes to."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from dataclasses import dataclass, replace
 from preheat.decisions.packing import SHARE
 from preheat.words.plan import Need
 from preheat.words.platform import Volume
+from preheat.words.quantities import in_mb
 
-# What the engine keeps while it installs: pointers and metadata; archives are linked, not kept.
-# Its index pages are there already when room is counted. The base is for proofs, too.
-_CACHE_BASE = 2_000_000
-_CACHE_PER_DISTRIBUTION = 100_000
-_CACHE_INODES_BASE = 200
+# Bytes and inodes that the engine's cache takes while it installs: pointers and metadata. Archives
+# are linked from there, and index pages are there already. The base is for proofs, too.
+_CACHE_BYTES = 2_000_000
+_CACHE_BYTES_PER_DISTRIBUTION = 100_000
+_CACHE_INODES = 200
 _CACHE_INODES_PER_DISTRIBUTION = 10
-# An isolated build unpacks setuptools and its like, and the source itself, into temp.
-_TEMP_PER_BUILD = 60_000_000
+# Bytes in temp: an isolated build unpacks setuptools and its like there, and the source itself.
+_TEMP_BYTES_PER_BUILD = 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What an installation brings: bytes and inodes in the store, archives fetched, builds run.
+    """What an installation writes, added up over packages.
 
     Attributes:
-        disk, inodes: of layers that are made, or unpacked.
-        made: bytes of those that are made, and will be packed where layers are.
-        files, directories: of archives.
+        disk, inodes: bytes and inodes of layers that are made or unpacked.
+        made: bytes of layers that are made, and will be packed where the store keeps packs.
+        files, directories: of the archives of one package, the largest one.
+        distributions: how many are installed.
+        builds: how many of them are built from source.
     """
 
     disk: int = 0
@@ -51,7 +54,7 @@ class Load:
 
 
 def at_once(loads: Iterable[Load]) -> Load:
-    """What they bring where the engine's archives of all of them are there at the same time."""
+    """The load of packages whose archives are all in the engine's cache at the same time."""
     every = tuple(loads)
     return replace(
         sum(every, Load()),
@@ -62,17 +65,21 @@ def at_once(loads: Iterable[Load]) -> Load:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """The volumes of the store, the engine's cache and temp, and the reserve on the store's.
+    """The volumes that an installation writes to.
 
-    Where layers are packed there is one more, ``local``: it holds what the store's does elsewhere.
-    What the store's own holds then are packs, which a start can do without.
+    Layers are made on the volume ``store``. Where the store keeps them packed they are made on
+    ``local`` instead, and ``store`` takes the packs, which a startup can do without.
+
+    Attributes:
+        volumes: by role: ``store``, ``cache``, ``temp``, and ``local`` where layers are packed.
+        keep_free: bytes that stay free where layers are made or packed.
     """
 
     volumes: Sequence[Volume]
     keep_free: int
 
     def needs(self, load: Load) -> tuple[Need, ...]:
-        """What the load takes from each volume; roles on one device share one budget."""
+        """What the load takes from each device; roles on one device share its free space."""
         devices: dict[int, list[Volume]] = {}
         for volume in self.volumes:
             devices.setdefault(volume.device, []).append(volume)
@@ -89,10 +96,10 @@ class Room:
                 inodes += bool(load.made)
             if load.distributions:
                 if "cache" in roles:
-                    wanted += _CACHE_BASE + _CACHE_PER_DISTRIBUTION * load.distributions
+                    wanted += _CACHE_BYTES + _CACHE_BYTES_PER_DISTRIBUTION * load.distributions
                     # Files are linked, directories never.
                     wanted += load.directories * volumes[0].directory
-                    inodes += _CACHE_INODES_BASE + load.directories
+                    inodes += _CACHE_INODES + load.directories
                     if volumes[0].kind == "tmpfs":
                         # It charges an inode for every further name of a file (shmem_link).
                         inodes += load.files
@@ -102,7 +109,7 @@ class Room:
                         wanted += load.disk
                         inodes += load.inodes
                 if "temp" in roles:
-                    wanted += _TEMP_PER_BUILD * load.builds
+                    wanted += _TEMP_BYTES_PER_BUILD * load.builds
             found.append(
                 Need(
                     role=", ".join(volume.role for volume in volumes),
@@ -118,12 +125,12 @@ class Room:
         return tuple(found)
 
     def boundless(self) -> Room:
-        """The same volumes, as if nothing were short: to tell what everything would take."""
+        """Volumes without end, to tell what everything would take."""
         endless = tuple(replace(volume, free=2**62, inodes=None) for volume in self.volumes)
         return replace(self, volumes=endless)
 
     def without_room_for(self, load: Load) -> Room:
-        """The same volumes, that of the layers so small that the load just does not fit.
+        """Volumes of which the layers' own has one byte too little for the load.
 
         A quota that statvfs does not show is known only by what it refused.
         """
@@ -137,7 +144,7 @@ class Room:
         return replace(self, volumes=volumes)
 
     def refusal(self, load: Load) -> str | None:
-        """The sentence that says what is short, or None where the load can be finished."""
+        """The sentence that says what is short; None where the load fits."""
         for need in self.needs(load):
             roles = need.role.split(", ")
             if "store" in roles and self._holder.role not in roles:
@@ -145,9 +152,9 @@ class Room:
                 continue
             if not need.fits:
                 return (
-                    f"does not fit on {need.path}: with it {_mb(need.bytes)} are needed, and "
-                    f"{_mb(max(0, need.free - need.reserve))} can be taken "
-                    f"({_mb(need.free)} free, {_mb(need.reserve)} stay free by space.keep-free)"
+                    f"does not fit on {need.path}: with it {in_mb(need.bytes)} are needed, and "
+                    f"{in_mb(max(0, need.free - need.reserve))} can be taken "
+                    f"({in_mb(need.free)} free, {in_mb(need.reserve)} stay free by space.keep-free)"
                 )
             left = self.inodes(need)
             if left is not None and need.inodes > left:
@@ -159,21 +166,21 @@ class Room:
 
     @property
     def links(self) -> bool:
-        """Whether layers share files with the engine's cache, so that nothing is there twice."""
+        """Whether files are linked from the engine's cache into layers, and take no space twice."""
         return self._holder.links
 
     def takes_packs(self, size: int) -> bool:
-        """Whether packs of layers of that size fit beside the reserve; there are none elsewhere."""
+        """Whether the store's volume takes the packs of layers of that many bytes."""
         needs = self.needs(Load(made=size))
         return all(need.fits for need in needs if "store" in need.role.split(", "))
 
     def is_short(self, need: Need) -> bool:
-        """Whether that need's volume cannot give it."""
+        """Whether the volume has too few bytes or inodes for that need."""
         left = self.inodes(need)
         return not need.fits or (left is not None and need.inodes > left)
 
     def inodes(self, need: Need) -> int | None:
-        """Inodes that are left on that need's volume; None where there is no fixed number."""
+        """Inodes that are free on that need's volume; None where it has no fixed number."""
         return next(v.inodes for v in self.volumes if v.path == need.path)
 
     @property
@@ -181,7 +188,3 @@ class Room:
         """The volume where layers are made."""
         found = {volume.role: volume for volume in self.volumes}
         return found.get("local") or found["store"]
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -1,10 +1,11 @@
-"""Bytes on a disk, told from an archive's directory before the archive is fetched."""
+"""What archives occupy on a disk, told from their directories before they are fetched."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from preheat.words.footprint import Footprint
 from preheat.words.lock import Contents
 from preheat.words.platform import Volume
 
@@ -15,36 +16,6 @@ _PYC_FIXED = 180
 _PYC_EXPONENT = 0.95
 _PYC_FACTOR = {"3.10": 1.31, "3.11": 2.14, "3.12": 1.95, "3.13": 1.95}
 _PYC_FACTOR_ELSE = 1.95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Footprint:
-    """What something occupies once installed.
-
-    Attributes:
-        payload: bytes of the files themselves, without bytecode.
-        disk: bytes of blocks, directories and bytecode included.
-        inodes: files and directories.
-        files, directories: how many of them the archives bring, without those of bytecode.
-        exact: False where a part of it is an estimate.
-    """
-
-    payload: int = 0
-    disk: int = 0
-    inodes: int = 0
-    files: int = 0
-    directories: int = 0
-    exact: bool = True
-
-    def __add__(self, other: Footprint) -> Footprint:
-        return Footprint(
-            payload=self.payload + other.payload,
-            disk=self.disk + other.disk,
-            inodes=self.inodes + other.inodes,
-            files=self.files + other.files,
-            directories=self.directories + other.directories,
-            exact=self.exact and other.exact,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

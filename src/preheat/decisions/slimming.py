@@ -1,4 +1,4 @@
-"""How much can go: the largest set that a proof does without, found with few proofs."""
+"""Which distributions can be left out together, found with few proofs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 
 def removable(candidates: Sequence[str], holds: Callable[[frozenset[str]], bool]) -> frozenset[str]:
-    """Names that can go together.
+    """Names that can be left out together.
 
-    All at once where that holds; else halves, each beside what may go already. Few proofs where
-    few names are needed after all: about two for each of them and each halving.
+    All are tried at once; where that fails, each half, beside what may go already. It takes about
+    two proofs for each name that is needed and each halving.
 
     Args:
-        candidates: names; those that should rather go come first.
-        holds: whether everything is still kept without those names.
+        candidates: names, in the order in which they should go.
+        holds: proves whether everything works without these names.
     """
     return _more(tuple(candidates), frozenset(), holds)
 
@@ -21,7 +21,7 @@ def removable(candidates: Sequence[str], holds: Callable[[frozenset[str]], bool]
 def _more(
     candidates: tuple[str, ...], gone: frozenset[str], holds: Callable[[frozenset[str]], bool]
 ) -> frozenset[str]:
-    """What may go of the candidates, beside what is gone."""
+    """Which of the candidates can be left out beside those that are gone."""
     if not candidates or not holds(gone.union(candidates)):
         if len(candidates) <= 1:
             return frozenset()

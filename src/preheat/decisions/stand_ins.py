@@ -31,12 +31,12 @@ LIBRARY = re.compile(r"(lib[\w.+-]+?)\.so((?:\.\d+)*)")
 
 # auditwheel puts eight digits of a hash into the names of what it copies into a wheel.
 _COPY = re.compile(r"(lib[\w.+-]+?)[.-][0-9a-f]{8}(\.so(?:\.\d+)*)")
-# A wheel with less of its bytes in libraries is there for what else it holds: the headers of the
-# CUDA runtime, which programs compile against while they run.
-_MOSTLY = 0.9
+# A wheel with a smaller share of its bytes in libraries is installed for its other files: the
+# headers of the CUDA runtime, which programs compile against while they run.
+_LIBRARIES_SHARE = 0.9
 _LOWER = (">=", ">", "~=", "==", "===")
-# Stands for whatever minor release an unknown one may be.
-_ENDLESS = 10**6
+# Stands for any minor release, where the minor number is not known.
+_ANY_MINOR = 10**6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class Wheel:
 
 
 def is_candidate(name: str, protect: Iterable[str]) -> bool:
-    """Whether that distribution is one of NVIDIA's, and of the kind that is never fetched again."""
+    """Whether that distribution is one of NVIDIA's CUDA libraries and among the protected names."""
     return all(
         any(fnmatchcase(name, pattern) for pattern in patterns)
         for patterns in (CUDA_FAMILIES, protect)
@@ -57,18 +57,18 @@ def is_candidate(name: str, protect: Iterable[str]) -> bool:
 
 
 def stems(contents: Contents) -> frozenset[str]:
-    """What its libraries are called before ``.so``; empty if it is more than its libraries."""
+    """Names of a wheel's libraries as far as ``.so``; empty where it is for something else too."""
     return frozenset(stem_of(path) for path in _libraries(contents))
 
 
 def stem_of(path: str) -> str:
-    """What comes before ``.so`` in the name of a library; empty if it is none."""
+    """The name of a library as far as ``.so``; empty where the path is no library's."""
     match = LIBRARY.fullmatch(path.rpartition("/")[2])
     return match[1] if match else ""
 
 
 def stand_in(wheel: Wheel, directories: Iterable[LibraryDirectory]) -> StandIn | None:
-    """What the platform has in place of a wheel; None where it must be installed."""
+    """What the platform has in place of a wheel; None where the wheel must be installed."""
     wanted = _libraries(wheel.contents)
     if not wanted:
         return None
@@ -88,9 +88,9 @@ def stand_in(wheel: Wheel, directories: Iterable[LibraryDirectory]) -> StandIn |
 
 
 def suffices(version: str, bounds: Iterable[Specifier]) -> bool:
-    """Whether a library of that version serves what asks for these.
+    """Whether a library of that version meets these bounds.
 
-    An exact bound asks for that version or a later one that is compatible with it.
+    An exact bound is met by that version, and by later ones that are compatible with it.
     """
     try:
         have = Version(version)
@@ -100,7 +100,7 @@ def suffices(version: str, bounds: Iterable[Specifier]) -> bool:
 
 
 def copies(contents: Contents) -> Iterator[tuple[str, str, int]]:
-    """Libraries in any wheel: path, the name before it was copied there, and size."""
+    """Libraries that any wheel holds: path, name before auditwheel renamed it, and bytes."""
     for path, size in contents.files:
         name = path.rpartition("/")[2]
         renamed = _COPY.fullmatch(name)
@@ -109,7 +109,7 @@ def copies(contents: Contents) -> Iterator[tuple[str, str, int]]:
 
 
 def asked_of(name: str, requirements: Iterable[str]) -> Iterator[Specifier]:
-    """The bounds that those of the requirements state which are about that canonical name."""
+    """Every bound on versions that the requirements state for that canonical name."""
     for text in requirements:
         start = NAME.match(text)
         if start is None or canonicalize_name(start.group()) != name:
@@ -119,9 +119,9 @@ def asked_of(name: str, requirements: Iterable[str]) -> Iterator[Specifier]:
 
 
 def bound_to(wheel: Locked, contents: Contents, directories: Iterable[LibraryDirectory]) -> str:
-    """The constraint for wheels of the platform's minor release or an earlier one.
+    """The constraint that keeps a wheel to the platform's minor release or an earlier one.
 
-    Empty where the platform has none of the libraries, is as new, or does not tell.
+    Empty where the platform's libraries are as new as the wheel, absent, or of unknown version.
     """
     newest = Version(wheel.version)
     for directory in directories:
@@ -145,7 +145,7 @@ def _met(have: Version, bound: Specifier) -> bool:
 
 
 def _libraries(contents: Contents) -> dict[str, int]:
-    """Path to size of each library; empty where a wheel is for something else as well."""
+    """Path and bytes of each library; empty where the wheel is for something else as well."""
     libraries: dict[str, int] = {}
     rest = 0
     for path, size in contents.files:
@@ -159,11 +159,11 @@ def _libraries(contents: Contents) -> dict[str, int]:
         else:
             return {}
     total = sum(libraries.values())
-    return libraries if contents.exact and total >= _MOSTLY * (total + rest) else {}
+    return libraries if contents.exact and total >= _LIBRARIES_SHARE * (total + rest) else {}
 
 
 def _is_beside_libraries(parent: str, name: str, size: int) -> bool:
-    """Headers, static libraries, licences and empty modules: nobody runs them."""
+    """Whether a file is a header, a static library, a licence or an empty module: none runs."""
     return (
         "include" in parent.split("/")
         or name.endswith((".a", ".txt", ".md"))
@@ -175,7 +175,7 @@ def _is_beside_libraries(parent: str, name: str, size: int) -> bool:
 def _links(
     wanted: Mapping[str, int], directory: LibraryDirectory, bounds: tuple[Specifier, ...]
 ) -> Iterator[Link]:
-    """A link for every library of the wheel; none if one of them is missing, or too old."""
+    """A link for every library of the wheel; none at all where one is missing or too old."""
     found = {path: _counterpart(path, directory) for path in wanted}
     there = {path: library for path, library in found.items() if library is not None}
     if len(there) < len(wanted) or not _new_enough(there.values(), bounds):
@@ -185,10 +185,10 @@ def _links(
 
 
 def _counterpart(path: str, directory: LibraryDirectory) -> Library | None:
-    """The library of that name, or of another minor where the name tells it.
+    """The platform's library in place of a wheel's: of its name, or else of another minor release.
 
-    The loader asks for ``libcudnn.so.9``, and nobody for ``libnvrtc-builtins.so.13.0`` but the
-    libnvrtc that came with it.
+    Programs ask for ``libcudnn.so.9``. Only the libnvrtc beside it asks for a name with a minor
+    number, ``libnvrtc-builtins.so.13.0``.
     """
     name = path.rpartition("/")[2]
     alike = [each for each in directory.libraries if _family(each.name) == _family(name)]
@@ -197,7 +197,7 @@ def _counterpart(path: str, directory: LibraryDirectory) -> Library | None:
 
 
 def _family(name: str) -> tuple[str, str, int]:
-    """What a library's name has in common with those of its other minor releases."""
+    """What the names of all minor releases of a library have in common: stem, major, and form."""
     match = LIBRARY.fullmatch(name)
     if match is None or not match[2]:
         return name, "", 0
@@ -210,9 +210,10 @@ def _new_enough(libraries: Iterable[Library], bounds: tuple[Specifier, ...]) -> 
     known = [library.version for library in each if library.version]
     if known:
         return all(suffices(version, bounds) for version in known)
-    # The name alone tells the major: it is all that may be asked for, and nothing may be too new.
+    # Only the major number is known, from the name. A lower bound must be met by its minor 0, an
+    # upper one by any minor.
     majors = {_family(library.name)[1] for library in each} - {""}
     return len(majors) == 1 and all(
-        suffices(f"{next(iter(majors))}.{0 if bound.operator in _LOWER else _ENDLESS}", (bound,))
+        suffices(f"{next(iter(majors))}.{0 if bound.operator in _LOWER else _ANY_MINOR}", (bound,))
         for bound in bounds
     )

@@ -1,15 +1,15 @@
-"""Which directories are known to be caches, the cheapest loss first."""
+"""The caches of other programs that may be cleaned, the cheapest loss first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from preheat.words.cleaning import Place, Tier
 
-_HOUR = 3600.0
-# tempfile's prefixes in pip's source, and our own.
-_INSTALLERS = (
+_HOUR_SECONDS = 3600.0
+# Names of temporary directories: pip's, from its source, and our own.
+_TEMPORARY = (
     "pip-install-*",
     "pip-unpack-*",
     "pip-req-build-*",
@@ -45,8 +45,8 @@ _UV_BUCKETS = tuple(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Habitat:
-    """Where this user's programs keep things.
+class UserPlaces:
+    """What tells where this user's programs keep their caches.
 
     Attributes:
         home: the home directory.
@@ -55,7 +55,7 @@ class Habitat:
         environment: variables that move caches.
         extra: directories that the manifest adds; what lies in them may go.
         system: prefix of the system's own directories; empty but in tests.
-        unused: tells of a package cache of conda's which packages no environment was made of.
+        unused: returns, for a package cache of conda's, the packages that no environment uses.
     """
 
     home: str
@@ -66,96 +66,116 @@ class Habitat:
     system: str = ""
     unused: Callable[[str], Sequence[str]] = lambda cache: ()
 
+    @property
+    def cache(self) -> str:
+        """The user's cache directory (XDG Base Directory Specification)."""
+        return self.environment.get("XDG_CACHE_HOME") or f"{self.home}/.cache"
 
-def tiers(habitat: Habitat) -> tuple[Tier, ...]:
-    """Everything outside the store that may be cleaned; each root is a known name."""
-    home, env = habitat.home, habitat.environment
-    cache = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
-    hub = env.get("HF_HUB_CACHE") or f"{env.get('HF_HOME') or f'{cache}/huggingface'}/hub"
-    inductor = env.get("TORCHINDUCTOR_CACHE_DIR") or (
-        f"{habitat.temp}/torchinductor_{habitat.user}"
-    )
+
+def tiers(places: UserPlaces) -> tuple[Tier, ...]:
+    """Everything outside the store that may be cleaned; each root is a directory known by name."""
     return (
         Tier(
             name="temporary directories of installers that died",
             loss="nothing",
-            places=(Place(root=habitat.temp, patterns=_INSTALLERS, age=_HOUR, whole=True),),
+            places=(Place(root=places.temp, patterns=_TEMPORARY, age=_HOUR_SECONDS, whole=True),),
         ),
-        Tier(
-            name="pip's cache",
-            loss="pip downloads again",
-            places=(
-                Place(
-                    root=env.get("PIP_CACHE_DIR") or f"{cache}/pip",
-                    patterns=("http", "http-v2", "wheels", "selfcheck"),
-                ),
-            ),
-        ),
-        Tier(
-            name="uv's cache",
-            loss="uv downloads again",
-            places=(Place(root=env.get("UV_CACHE_DIR") or f"{cache}/uv", patterns=_UV_BUCKETS),),
-        ),
-        Tier(
-            name="conda's archives",
-            loss="conda downloads again",
-            places=tuple(
-                Place(root=root, patterns=("*.conda", "*.tar.bz2")) for root in _conda(habitat)
-            ),
-        ),
-        Tier(
-            name="conda's unused packages",
-            loss="conda unpacks again",
-            places=tuple(
-                Place(root=root, patterns=tuple(map(_literal, habitat.unused(root))), whole=True)
-                for root in _conda(habitat)
-            ),
-        ),
-        Tier(
-            name="apt's archives and lists",
-            loss="apt-get update before the next apt-get install",
-            places=(
-                Place(root=f"{habitat.system}/var/cache/apt/archives", patterns=("*.deb",)),
-                Place(
-                    root=f"{habitat.system}/var/lib/apt/lists",
-                    patterns=("*_Packages*", "*_InRelease"),
-                ),
-            ),
-        ),
-        Tier(
-            name="incomplete model downloads",
-            loss="the download begins anew",
-            places=(Place(root=hub, within="*.incomplete", age=_HOUR),),
-        ),
-        Tier(
-            name="compiler caches",
-            loss="kernels are compiled again",
-            places=(
-                Place(root=env.get("TRITON_CACHE_DIR") or f"{home}/.triton/cache", age=_HOUR),
-                Place(root=inductor, age=_HOUR),
-            ),
-        ),
+        *_of_python_installers(places),
+        *_of_conda(places),
+        _of_apt(places),
+        *_of_models(places),
         Tier(
             name="what the manifest adds",
             loss="as the manifest knows",
-            places=tuple(Place(root=root) for root in habitat.extra),
+            places=tuple(Place(root=root) for root in places.extra),
+        ),
+    )
+
+
+def _of_python_installers(places: UserPlaces) -> Iterator[Tier]:
+    env, cache = places.environment, places.cache
+    yield Tier(
+        name="pip's cache",
+        loss="pip downloads again",
+        places=(
+            Place(
+                root=env.get("PIP_CACHE_DIR") or f"{cache}/pip",
+                patterns=("http", "http-v2", "wheels", "selfcheck"),
+            ),
+        ),
+    )
+    yield Tier(
+        name="uv's cache",
+        loss="uv downloads again",
+        places=(Place(root=env.get("UV_CACHE_DIR") or f"{cache}/uv", patterns=_UV_BUCKETS),),
+    )
+
+
+def _of_conda(places: UserPlaces) -> Iterator[Tier]:
+    roots = _conda_caches(places)
+    yield Tier(
+        name="conda's archives",
+        loss="conda downloads again",
+        places=tuple(Place(root=root, patterns=("*.conda", "*.tar.bz2")) for root in roots),
+    )
+    yield Tier(
+        name="conda's unused packages",
+        loss="conda unpacks again",
+        places=tuple(
+            Place(root=root, patterns=tuple(map(_literal, places.unused(root))), whole=True)
+            for root in roots
+        ),
+    )
+
+
+def _of_apt(places: UserPlaces) -> Tier:
+    return Tier(
+        name="apt's archives and lists",
+        loss="apt-get update before the next apt-get install",
+        places=(
+            Place(root=f"{places.system}/var/cache/apt/archives", patterns=("*.deb",)),
+            Place(
+                root=f"{places.system}/var/lib/apt/lists",
+                patterns=("*_Packages*", "*_InRelease"),
+            ),
+        ),
+    )
+
+
+def _of_models(places: UserPlaces) -> Iterator[Tier]:
+    env = places.environment
+    hub = env.get("HF_HUB_CACHE") or f"{env.get('HF_HOME') or f'{places.cache}/huggingface'}/hub"
+    triton = env.get("TRITON_CACHE_DIR") or f"{places.home}/.triton/cache"
+    inductor = env.get("TORCHINDUCTOR_CACHE_DIR") or f"{places.temp}/torchinductor_{places.user}"
+    yield Tier(
+        name="incomplete model downloads",
+        loss="the download begins anew",
+        places=(Place(root=hub, within="*.incomplete", age=_HOUR_SECONDS),),
+    )
+    yield Tier(
+        name="compiler caches",
+        loss="kernels are compiled again",
+        places=(
+            Place(root=triton, age=_HOUR_SECONDS),
+            Place(root=inductor, age=_HOUR_SECONDS),
         ),
     )
 
 
 def _literal(name: str) -> str:
-    """The pattern that fits that name only."""
+    """The pattern (fnmatch) that only that name fits."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
-def _conda(habitat: Habitat) -> tuple[str, ...]:
-    env = habitat.environment
+def _conda_caches(places: UserPlaces) -> tuple[str, ...]:
+    """Directories of conda's package caches."""
+    env = places.environment
     stated = env.get("CONDA_PKGS_DIRS", "")
     if stated:
         return tuple(part for part in stated.replace(",", ":").split(":") if part)
     roots = [
         env.get("CONDA_PREFIX", ""),
-        f"{habitat.system}/opt/conda",
-        f"{habitat.home}/miniconda3",
+        f"{places.system}/opt/conda",
+        f"{places.home}/miniconda3",
     ]
     return tuple(dict.fromkeys(f"{root}/pkgs" for root in roots if root))

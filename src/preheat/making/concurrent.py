@@ -11,39 +11,61 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from preheat.decisions.identity import verdict_key
 from preheat.decisions.plan import Progress
 from preheat.edges.process.limits import available_memory, available_processors
 from preheat.edges.proof.runner import Stack
+from preheat.making.fetch import Fetched
 from preheat.making.install import Installer
 from preheat.proving.stack import stack_of, with_staged
+from preheat.proving.trial import Trial
 from preheat.words.errors import InstallError, StoreError
 from preheat.words.manifest import Package
-from preheat.words.outcome import Outcome
 from preheat.words.plan import Action, Step
 from preheat.words.proof import Proof
 
-# An interpreter with torch, transformers and the like in it, in bytes.
-_TAKES = 2_000_000_000
-# So soon it is seen that another package has arrived, in seconds.
-_LOOKS = 0.05
-# So long what is proved waits to be published for the proofs that read it, in seconds: a start that
-# is killed in a later one should not have worked for nothing.
-_PATIENCE = 60.0
+# An interpreter with torch, transformers and the like in it.
+_BYTES_PER_PROOF = 2_000_000_000
+# So long what is proved waits to be published for the proofs that read it: a startup that is killed
+# in a later one should not have worked for nothing.
+_PATIENCE_SECONDS = 60.0
 
 
 def proofs_at_once() -> int:
     """How many there are processors and memory for, by now."""
-    return min(available_processors(), available_memory() // _TAKES)
+    return min(available_processors(), available_memory() // _BYTES_PER_PROOF)
+
+
+def prove_arrived(installer: Installer) -> dict[str, Proof | None]:
+    """Proves the next package as soon as it is there, and meanwhile others that have arrived.
+
+    Returns:
+        Proofs by the keys of their verdicts. None for what failed beside others, which may be the
+        reason: it is to be proved by itself, unless it did not come to an end in its time. Empty
+        where only one proof can run at a time, and where nothing was fetched ahead.
+    """
+    at_once = proofs_at_once()
+    if at_once < 2 or not installer.run.ahead.begun:
+        return {}
+    begun: list[_Begun] = []
+    with ThreadPoolExecutor(at_once, thread_name_prefix="preheat-prove") as pool:
+        try:
+            _follow(_Lineup(installer).trials(), pool, begun)
+        finally:
+            for each in begun:
+                each.stop()
+    made = ((each.trial.key, each.proof) for each in begun)
+    return {key: proof if proof.ok or proof.late else None for key, proof in made if key and proof}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Trial:
+class _Proving:
     """A proof that can begin.
 
     Attributes:
@@ -57,11 +79,11 @@ class _Trial:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Begun:
     """A proof that goes on, or has ended."""
 
-    trial: _Trial
+    trial: _Proving
     future: Future[Proof | None]
 
     @property
@@ -77,117 +99,109 @@ class _Begun:
         self.future.cancel()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SideBySide:
-    """Proves what has arrived before its turn, for one start.
+def _follow(
+    trials: Iterator[_Proving | Future[Fetched]], pool: Executor, begun: list[_Begun]
+) -> None:
+    """Begins each trial as soon as it can, and waits for those that have begun.
 
-    Attributes:
-        installer: how layers are made ready to be proved.
-        outcomes: of the packages whose turn has been.
-        progress: what they have placed.
+    What is still going on then is to be stopped: one before it failed, or was good for too long.
+
+    Args:
+        trials: in order; in place of one that cannot begin yet, what it waits for.
+        pool: where they run.
+        begun: takes those that were begun, so that an interruption can stop them.
     """
+    gives_up = float("inf")
+    coming = next(trials, None)
+    while True:
+        while isinstance(coming, _Proving) or (coming is not None and coming.done()):
+            if isinstance(coming, _Proving):
+                future = pool.submit(coming.run, coming.stop)
+                begun.append(_Begun(trial=coming, future=future))
+            coming = next(trials, None)
+        bad = [number for number, each in enumerate(begun) if each.proof and not each.proof.ok]
+        if bad:
+            # What comes after it is planned anew without it.
+            coming, trials = None, iter(())
+            for each in begun[bad[0] + 1 :]:
+                each.stop()
+        if begun and begun[0].future.done():
+            gives_up = min(gives_up, time.monotonic() + _PATIENCE_SECONDS)
+        running = [each.future for each in begun if not each.future.done()]
+        left = gives_up - time.monotonic()
+        if not running or left <= 0:
+            return
+        awaited: list[Future[Any]] = [*running, *([coming] if coming is not None else [])]
+        wait(awaited, timeout=None if left == float("inf") else left, return_when=FIRST_COMPLETED)
 
-    installer: Installer
-    outcomes: Sequence[Outcome]
-    progress: Progress
 
-    def prove(self, packages: Sequence[Package]) -> dict[str, Proof | None]:
-        """Proofs by the keys of their verdicts, of the next package and of some after it.
+class _Lineup:
+    """The packages whose turn is still to come, one after the other, as if all will work."""
 
-        Empty where only one proof can run at a time, and where nothing was fetched ahead. None for
-        what failed beside others, which may be the reason: it is to be proved by itself, unless it
-        did not come to an end in its time.
+    def __init__(self, installer: Installer) -> None:
+        self._installer = installer
+        self._session = installer.session
+        self._run = installer.run
+        self._platform = installer.run.state.platform
 
-        Args:
-            packages: whose turn is still to come, the next one first.
-        """
-        at_once = proofs_at_once()
-        if at_once < 2 or not self.installer.ahead.begun:
-            return {}
-        begun: list[_Begun] = []
-        with ThreadPoolExecutor(at_once, thread_name_prefix="preheat-prove") as pool:
-            try:
-                self._go_on(self._trials(packages), pool, begun)
-            finally:
-                for each in begun:
-                    each.stop()
-        made = ((each.trial.key, each.proof) for each in begun)
-        return {
-            key: proof if proof.ok or proof.late else None for key, proof in made if key and proof
-        }
-
-    def _go_on(
-        self, trials: Iterator[_Trial | None], pool: ThreadPoolExecutor, begun: list[_Begun]
-    ) -> None:
-        """Begins each as soon as it can, and waits for them; what is left is to be stopped."""
-        proved_at = float("inf")
-        while True:
-            while trial := next(trials, None):
-                begun.append(_Begun(trial=trial, future=pool.submit(trial.run, trial.stop)))
-            running = [each.future for each in begun if not each.future.done()]
-            if not running:
-                return
-            wait(running, timeout=_LOOKS, return_when=FIRST_COMPLETED)
-            bad = [number for number, each in enumerate(begun) if each.proof and not each.proof.ok]
-            if bad:
-                # What comes after it is planned anew without it.
-                trials = iter(())
-                for each in begun[bad[0] + 1 :]:
-                    each.stop()
-            if begun[0].future.done():
-                proved_at = min(proved_at, time.monotonic())
-            if time.monotonic() - proved_at > _PATIENCE:
-                return
-
-    def _trials(self, packages: Sequence[Package]) -> Iterator[_Trial | None]:
-        """One after the other; None while the next is on its way.
+    def trials(self) -> Iterator[_Proving | Future[Fetched]]:
+        """One after the other; what is fetched stands before the trial that waits for it.
 
         Where one cannot begin, its package's own turn says why.
         """
         with contextlib.suppress(InstallError, StoreError, OSError):
-            yield from self._planned(packages)
+            yield from self._trials()
 
-    def _planned(self, packages: Sequence[Package]) -> Iterator[_Trial | None]:
-        """Package after package, as if all will work; then all together."""
-        installer, progress = self.installer, deepcopy(self.progress)
-        decided = installer.decided
-        good = [outcome.step.package for outcome in self.outcomes if outcome.good]
-        stack = stack_of(installer.store, decided.platform.interpreter, progress.layers)
-        for index, package in enumerate(packages):
-            step = decided.planner.step(package, progress, tuple(packages[index + 1 :]))
+    def _trials(self) -> Iterator[_Proving | Future[Fetched]]:
+        """Package after package; then all together."""
+        run, progress = self._run, deepcopy(self._run.progress)
+        good = [outcome.step.package for outcome in run.good]
+        stack = stack_of(self._session.store, self._platform.interpreter, progress.layers)
+        for package in run.coming:
+            step = run.state.planner.step(package, progress, run.after(package))
             if step.action is Action.SKIP:
                 continue
             if step.action is not Action.PLATFORM:
                 within = step.layer in progress.layers or not step.layer
                 layers = (*progress.layers, *([] if within else [step.layer]))
-                key = verdict_key(layers, package, decided.platform)
-                if key in installer.proofs or self._takes_gpus(package):
+                key = verdict_key(layers, package, self._platform)
+                if key in run.proofs or self._takes_gpus(package):
                     return
                 if not within:
-                    yield from self._awaited(step, first=index == 0)
+                    yield from self._awaited(step)
                     over = self._staged(step, stack)
                     if over is None:
                         return
                     stack = over
                     progress.accept(step)
-                if installer.clock.why_late(package):
+                if self._session.clock.why_late(package):
                     return
-                yield _Trial(key=key, run=partial(self._alone, package, stack))
+                alone = Trial(packages=(package,), stack=stack, platform=self._platform)
+                yield _Proving(key=key, run=partial(self._alone, alone))
             good.append(package)
-        layers = tuple(progress.layers)
-        if len(good) < 2 or len(layers) == len(self.progress.layers):
-            # Not together, or nothing new.
-            return
-        if not decided.prover.torch_serves(good, stack, decided.platform):
-            decided.prover.forget_ahead()
-            yield _Trial(key=None, run=partial(self._together, good, stack, layers))
+        yield from self._trial_together(good, stack, progress)
 
-    def _awaited(self, step: Step, *, first: bool) -> Iterator[None]:
-        """Until it is there, or will not be: the next one is waited for."""
-        if first:
-            self.installer.ahead.wait_for(step)
-        while self.installer.ahead.is_coming(step):
-            yield None
+    def _trial_together(
+        self, good: Sequence[Package], stack: Stack, progress: Progress
+    ) -> Iterator[_Proving]:
+        """That of all of them, where there are others and something new."""
+        prover = self._session.prover
+        if len(good) < 2 or len(progress.layers) == len(self._run.progress.layers):
+            return
+        trial = Trial(packages=tuple(good), stack=stack, platform=self._platform, with_torch=True)
+        if not prover.torch_serves(trial):
+            prover.forget_torch()
+            yield _Proving(key=None, run=partial(self._together, trial))
+
+    def _awaited(self, step: Step) -> Iterator[Future[Fetched]]:
+        """What is on its way; the next package is waited for, whatever else could go on."""
+        fetch = self._run.ahead.coming(step)
+        if fetch is None:
+            return
+        if step.package == self._run.coming[0]:
+            wait([fetch])
+        else:
+            yield fetch
 
     def _staged(self, step: Step, beneath: Stack) -> Stack | None:
         """The path with its layer on top; None where that cannot be proved now.
@@ -195,28 +209,21 @@ class SideBySide:
         Raises:
             InstallError: it is for other GPUs, or the disk is full.
         """
-        installer = self.installer
-        fetched = installer.ahead.arrived(step) if step.action is Action.INSTALL else None
-        if fetched is None or installer.clock.why_late(step.package):
+        fetched = self._run.ahead.arrived(step) if step.action is Action.INSTALL else None
+        if fetched is None or self._session.clock.why_late(step.package):
             return None
-        installer.prepare(step, fetched.place, fetched.seconds)
-        return with_staged(beneath, step, fetched.place, installer.store)
+        self._installer.prepare(step, fetched.place, fetched.seconds)
+        return with_staged(beneath, step, fetched.place, self._session.store)
 
     def _takes_gpus(self, package: Package) -> bool:
         """Whether its proof may need all the memory of one."""
-        return package.check_gpu and bool(self.installer.decided.platform.accelerator.gpus)
+        return package.check_gpu and bool(self._platform.accelerator.gpus)
 
-    def _alone(self, package: Package, stack: Stack, stop: threading.Event) -> Proof:
-        decided = self.installer.decided
-        with self.installer.clock.part("prove", package.name, {}):
-            return decided.prover.run([package], stack, decided.platform, stop)[0]
+    def _alone(self, trial: Trial, stop: threading.Event) -> Proof:
+        (package,) = trial.packages
+        with self._session.clock.part("prove", package.name, {}):
+            return self._session.prover.prove(replace(trial, stop=stop))[package.name]
 
-    def _together(
-        self,
-        packages: Sequence[Package],
-        stack: Stack,
-        layers: Sequence[str],
-        stop: threading.Event,
-    ) -> None:
-        decided = self.installer.decided
-        decided.prover.over_staged(packages, stack, layers, stop, decided.platform)
+    def _together(self, trial: Trial, stop: threading.Event) -> None:
+        with self._session.clock.stage("prove together"):
+            self._session.prover.prove(replace(trial, stop=stop))

@@ -12,22 +12,22 @@ from types import TracebackType
 from preheat.edges.cleaning.layers import available
 from preheat.edges.disk.atomic import sync_filesystem
 from preheat.edges.disk.usage import Gauge, watch
-from preheat.edges.process.clock import Clock
+from preheat.edges.engine.engine import Engine
 from preheat.edges.process.limits import available_processors
 from preheat.edges.store import staged_layer
 from preheat.edges.store.staging import Staging
-from preheat.edges.store.store import Store
-from preheat.planning.state import Decided
-from preheat.words.errors import InstallError
-from preheat.words.order import Order
+from preheat.planning.session import Session
+from preheat.words.engine import Request
+from preheat.words.errors import Cancelled, DiskFull
+from preheat.words.lock import Contents, Locked
 from preheat.words.plan import Step
+from preheat.words.quantities import in_mb
 
 # One may wait for the disk while another removes files.
-_ASIDE = 2
+_SYNC_THREADS = 2
 # Each keeps tens of connections and two processors busy; the first should not have to share much,
 # since its proof can begin while the others are unpacked.
-_MOST_AT_ONCE = 3
-_MB = 1e6
+_MOST_FETCHES_AT_ONCE = 3
 
 Scripts = tuple[tuple[str, str], ...]
 
@@ -38,44 +38,54 @@ class Arrived:
 
     Attributes:
         scripts: the console scripts, whose launchers are not among the files.
-        fetched: bytes of the archives that came, each whole and by its sha256; what a killed start
-            had left in the engine's cache is not among them.
+        fetched: bytes of the archives that came, each whole and by its sha256; what a killed
+            startup had left in the engine's cache is not among them.
     """
 
     scripts: Scripts
     fetched: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a step installs.
+
+    Attributes:
+        contents: each distribution with what its archive holds.
+    """
+
+    step: Step
+    contents: tuple[tuple[Locked, Contents], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fetcher:
-    """Brings what a step installs into a directory, and checks it, for one start."""
+    """Brings what a step installs into a directory, and checks it.
 
-    order: Order
-    store: Store
-    clock: Clock
-    decided: Decided
+    Attributes:
+        request: what was resolved.
+    """
 
-    def fetch(self, step: Step, target: Path) -> Arrived:
+    session: Session
+    engine: Engine
+    request: Request
+
+    def fetch(self, wanted: Wanted, target: Path) -> Arrived:
         """Installs, watches the disk meanwhile, and compares what lies there with the wheels.
 
         Args:
-            step: what to install.
+            wanted: what to install.
             target: an empty directory.
 
         Raises:
             InstallError: it cannot be had, or something is missing, or the disk is full.
             OSError: the disk refuses.
         """
-        there = self.decided.engine.unpacked()
+        step, there = wanted.step, self.engine.unpacked()
         with self._watched(step):
-            self.decided.engine.install(
-                step.distributions,
-                target,
-                self.decided.request,
-                timeout=self.clock.left(step.package),
-            )
-        contents = self.decided.planner.composition.contents
-        staged_layer.check(target, [(d, contents[d.name]) for d in step.distributions])
+            timeout = self.session.clock.left(step.package)
+            self.engine.install(step.distributions, target, self.request, timeout=timeout)
+        staged_layer.check(target, wanted.contents)
         staged_layer.link(target, step.links)
         came = (d for d in step.distributions if (d.name, d.version) not in there)
         fetched = sum(each.archive.size or 0 for each in came)
@@ -84,24 +94,21 @@ class Fetcher:
     def _watched(self, step: Step) -> contextlib.AbstractContextManager[None]:
         """Tells how far it is; stops it where something else eats the disk meanwhile."""
         label, total = f"install {step.package.name}", max(2, step.disk)
+        local, listener = self.session.store.local, self.session.clock.listener
         # It was planned to leave twice that; what the plan did not know of has taken it.
-        least = self.order.settings.space.keep_free // 2
+        least = self.session.order.settings.space.keep_free // 2
 
         def told(size: int, free: int) -> None:
-            self.clock.listener.progress(label, min(size, total - 1), total, free=free)
+            listener.progress(label, min(size, total - 1), total, free=free)
 
         def short(free: int) -> None:
-            self.decided.engine.interrupt(
-                InstallError(
-                    f"something else has taken space from {self.store.local}: stopped with "
-                    f"{free / _MB:,.0f} MB left",
-                    passing=True,
-                    full=True,
+            self.engine.interrupt(
+                DiskFull(
+                    f"something else has taken space from {local}: stopped with {in_mb(free)} left"
                 )
             )
 
-        place = str(self.store.local)
-        return watch(Gauge(place=place, told=told, least=least, short=short))
+        return watch(Gauge(place=str(local), told=told, least=least, short=short))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,25 +159,26 @@ class Ahead:
         """Whether archives of several packages lie in the engine's cache."""
         return self._pool is not None
 
-    def begin(self, steps: Iterable[Step]) -> None:
+    def begin(self, wanted: Iterable[Wanted]) -> None:
         """Fetches them, a few at a time, the first ones first; once in its life.
 
         They are claimed in order, as far as nobody else is making one of them. So whoever has to
-        wait for another start holds nothing that a third may wait for: what comes before has been
+        wait for another startup holds nothing that a third may wait for: what comes before has been
         taken by then.
         """
-        at_once = max(1, min(_MOST_AT_ONCE, available_processors() // 2))
+        at_once = max(1, min(_MOST_FETCHES_AT_ONCE, available_processors() // 2))
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="preheat-fetch")
-        self._aside = ThreadPoolExecutor(_ASIDE, thread_name_prefix="preheat-aside")
-        for step in steps:
-            if step.layer in available(self._fetcher.store):
+        self._aside = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="preheat-aside")
+        for each in wanted:
+            layer = each.step.layer
+            if layer in available(self._fetcher.session.store):
                 continue
             held = contextlib.ExitStack()
-            claimed = self._staging.claims.claimed(step.layer, lambda seconds: False)
+            claimed = self._staging.claims.claimed(layer, lambda seconds: False)
             if not held.enter_context(claimed):
                 held.close()
                 return
-            self._fetches[step.layer] = self._pool.submit(self._fetch, step, held), held
+            self._fetches[layer] = self._pool.submit(self._fetch, each, held), held
 
     def take(self, step: Step) -> Fetched | None:
         """What was fetched for that step; whoever takes it closes ``held``. None if nothing was.
@@ -186,14 +194,10 @@ class Ahead:
         del self._fetches[step.layer]
         return fetch.result()
 
-    def wait_for(self, step: Step) -> None:
-        """Until it lies there, where it is on its way."""
-        if step.layer in self._fetches:
-            wait([self._fetches[step.layer][0]])
-
-    def is_coming(self, step: Step) -> bool:
-        """Whether it is still on its way."""
-        return step.layer in self._fetches and not self._fetches[step.layer][0].done()
+    def coming(self, step: Step) -> Future[Fetched] | None:
+        """What is still on its way for that step; None where it is there, or is not fetched."""
+        fetch, _ = self._fetches.get(step.layer, (None, None))
+        return fetch if fetch is not None and not fetch.done() else None
 
     def arrived(self, step: Step) -> Fetched | None:
         """What lies there by now for that step; it stays there. None if it has failed, too."""
@@ -211,7 +215,7 @@ class Ahead:
         """Waits for that.
 
         The kernel tells an error once, and it may be about anything on that filesystem: from the
-        first one on, nothing of this start may be published.
+        first one on, nothing of this startup may be published.
 
         Raises:
             OSError: what was written did not reach the disk.
@@ -230,19 +234,19 @@ class Ahead:
         self._fetches.clear()
         for fetch, _ in left:
             fetch.cancel()
-        stopped = InstallError("it is no longer planned so", passing=True)
+        stopped = Cancelled("it is no longer planned so")
         while wait([fetch for fetch, _ in left], timeout=0.02).not_done:
-            self._fetcher.decided.engine.interrupt(stopped)
+            self._fetcher.engine.interrupt(stopped)
         for _, held in left:
             held.close()
 
-    def _fetch(self, step: Step, held: contextlib.ExitStack) -> Fetched:
-        seconds: dict[str, float] = {}
+    def _fetch(self, wanted: Wanted, held: contextlib.ExitStack) -> Fetched:
+        step, seconds = wanted.step, dict[str, float]()
         try:
             directory = self._staging.directory(f"layer-{step.layer[:16]}")
             place = held.enter_context(directory)
-            with self._fetcher.clock.part("install", step.package.name, seconds):
-                arrived = self._fetcher.fetch(step, place)
+            with self._fetcher.session.clock.part("install", step.package.name, seconds):
+                arrived = self._fetcher.fetch(wanted, place)
         except BaseException:
             held.close()
             raise

@@ -1,4 +1,4 @@
-"""The account of a start: outcomes as a report."""
+"""The account of a startup: outcomes as a report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from preheat.decisions.compose import Composition
 from preheat.decisions.protect import protected
 from preheat.edges.disk.volumes import read_volumes
-from preheat.edges.process.clock import Clock
 from preheat.edges.store.store import Store
-from preheat.words.order import Order
+from preheat.planning.session import Session
+from preheat.planning.state import State
+from preheat.words.layer import LayerPath
 from preheat.words.outcome import Outcome
 from preheat.words.platform import Platform, Volume
 from preheat.words.report import (
@@ -28,8 +29,7 @@ from preheat.words.report import (
 class Active:
     """What goes on the path in the end."""
 
-    layers: tuple[str, ...] = ()
-    hooked: tuple[str, ...] = ()
+    layers: tuple[LayerPath, ...] = ()
     bootstrap: str = ""
 
 
@@ -37,29 +37,30 @@ class Active:
 class Account:
     """Everything that a report is made of."""
 
-    order: Order
-    platform: Platform
-    volumes: Sequence[Volume]
+    session: Session
+    state: State
     outcomes: Sequence[Outcome]
     active: Active
 
-    def report(self, clock: Clock, store: Store) -> Report:
+    def report(self) -> Report:
         """The report, as of now."""
+        clock, store = self.session.clock, self.session.store
+        volumes = self.state.room.volumes
         return Report(
             ready=all(o.good for o in self.outcomes if o.required),
             warm=False,
             seconds=round(clock.seconds, 3),
             packages=tuple(_package(outcome, store) for outcome in self.outcomes),
             capabilities=self._capabilities(),
-            paths=self.active.layers,
-            volumes=_volumes(self.volumes),
+            paths=tuple(layer.path for layer in self.active.layers),
+            volumes=_volumes(volumes),
             stages=(*clock.stages, *_by_package(self.outcomes)),
-            platform=_platform(self.platform, self.order.settings.protected),
+            platform=_platform(self.state.platform, self.session.order.settings.protected),
             started=clock.started,
             store=str(store.root),
             bootstrap=self.active.bootstrap,
             local=str(store.local) if store.packed else "",
-            shared=any(v.role == "store" and not v.quota_known for v in self.volumes),
+            shared=any(v.role == "store" and not v.quota_known for v in volumes),
         )
 
     def _capabilities(self) -> dict[str, str | None]:
@@ -67,11 +68,11 @@ class Account:
         good = {o.step.package.name: o.good for o in self.outcomes}
 
         def works(name: str) -> bool:
-            return good[name] if name in good else self.platform.find(name) is not None
+            return good[name] if name in good else self.state.platform.find(name) is not None
 
         return {
             capability: next(filter(works, names), None)
-            for capability, names in self.order.manifest.capabilities.items()
+            for capability, names in self.session.order.manifest.capabilities.items()
         }
 
 
@@ -97,7 +98,7 @@ def linked_libraries(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
 
 
 def history_line(report: Report, when: float) -> dict[str, object]:
-    """What is remembered of a start for ever."""
+    """What is remembered of a startup for ever."""
     return {
         "started": round(when, 3),
         "warm": report.warm,

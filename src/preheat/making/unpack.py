@@ -1,4 +1,4 @@
-"""A start that lacks nothing but its layers on this machine's disk: they are unpacked, and it goes.
+"""A startup that lacks nothing but its layers on this machine's disk: they are unpacked.
 
 What was resolved and proved is on the volume and still holds, so that no index is asked and
 nothing is proved again.
@@ -25,6 +25,7 @@ from preheat.words.cleaning import Shortage
 from preheat.words.errors import PreheatError, StoreError
 from preheat.words.listener import Listener
 from preheat.words.platform import Interpreter
+from preheat.words.quantities import in_mb
 from preheat.words.settings import Settings
 
 
@@ -35,13 +36,13 @@ def unpack_layers(
 
     Args:
         facts: the pointer's, valid but for its layers.
-        settings: of this start.
+        settings: of this startup.
         executable: the platform's interpreter.
         listener: told what happens.
 
     Returns:
         Whether all of it is there. Where not, the listener knows why, nothing half-made is left,
-        and it is for a cold start to say which package is lost by it.
+        and it is for a cold startup to say which package is lost by it.
     """
     store = open_store(settings)
     digests = [os.path.basename(layer) for layer in facts["layers"]]
@@ -63,7 +64,7 @@ def unpack_layers(
 
 @dataclass(frozen=True, kw_only=True)
 class _Unpacking:
-    """One start's unpacking."""
+    """One startup's unpacking."""
 
     store: Store
     settings: Settings
@@ -78,7 +79,7 @@ class _Unpacking:
             OSError: the disk refuses.
         """
         for dead in self.store.unreferenced_staging():
-            # Leases of the dead are for a cold start to remove: on a volume that takes longer.
+            # Leases of the dead are for a cold startup to remove: on a volume that takes longer.
             erase(dead)
         with self.store.begin() as staging:
             # From here on no collector takes them: what is marked to go may be gone already.
@@ -94,7 +95,7 @@ class _Unpacking:
                 self.store.unpack(digest, staging)
             if lacking:
                 self.listener.progress("unpack", len(lacking), len(lacking))
-        # The same as the start that left the pointer made: its name is made of what is in it.
+        # It is found under the name that the pointer has: that is made of what is in it.
         child_bootstrap.of_layers(self.store, self.interpreter, digests)
         self.listener.event("unpacked", layers=len(lacking))
 
@@ -125,7 +126,7 @@ class _Unpacking:
         if not is_over(shortage):
             free = read_volumes({"local": self.store.local})[0].free
             raise StoreError(
-                f"layers of {bytes_needed / 1e6:,.0f} MB do not fit in {self.store.local}: "
-                f"{free / 1e6:,.0f} MB are free, of which "
-                f"{self.settings.space.keep_free / 1e6:,.0f} MB stay free by space.keep-free"
+                f"layers of {in_mb(bytes_needed)} do not fit in {self.store.local}: "
+                f"{in_mb(free)} are free, of which "
+                f"{in_mb(self.settings.space.keep_free)} stay free by space.keep-free"
             )

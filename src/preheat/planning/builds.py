@@ -22,19 +22,16 @@ from preheat.edges.engine.build import Built, Job
 from preheat.edges.engine.engine import Engine
 from preheat.edges.platform.build_tools import read_workshop
 from preheat.edges.platform.fatbin import device_code_of_wheel
-from preheat.edges.process.clock import Clock
-from preheat.edges.store.staging import Staging
-from preheat.edges.store.store import Store
 from preheat.edges.store.wheelhouse import Kept, sha256_of
-from preheat.proving.prover import Prover
+from preheat.planning.session import Session
 from preheat.words.building import Estimate, Provenance, Target, Work, Workshop
 from preheat.words.engine import Request
-from preheat.words.errors import InstallError
+from preheat.words.errors import InstallError, TimedOut, Transient
 from preheat.words.lock import Lock, Locked
 from preheat.words.manifest import Package
-from preheat.words.order import Order
 from preheat.words.platform import Platform
 from preheat.words.proof import Proof
+from preheat.words.quantities import in_gb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,31 +48,18 @@ class Unbuilt:
         return f"built-{self.locked.archive.sha256[:32]}-{digest(asdict(self.target))[:16]}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Builder:
     """Has wheels for one platform.
 
     Attributes:
         platform: what they are compiled against.
-        prover: remembers builds that failed.
+        engine: builds them.
     """
 
-    order: Order
-    store: Store
-    clock: Clock
+    session: Session
     platform: Platform
-    prover: Prover
-
-    def sources(self, lock: Lock, packages: Iterable[Package]) -> Iterator[Unbuilt]:
-        """What the lock has as source only, and is to be compiled against the platform."""
-        for package in packages:
-            if not package.builds_on_platform:
-                continue
-            target = target_of(self.platform, package.build_limits)
-            for name in package.names:
-                locked = lock.find(name)
-                if locked is not None and not locked.archive.is_wheel:
-                    yield Unbuilt(package=package, locked=locked, target=target)
+    engine: Engine
 
     def kept(self, sources: Iterable[Unbuilt]) -> dict[str, Kept]:
         """The store's wheels that fit, by the name of their distribution."""
@@ -84,13 +68,13 @@ class Builder:
 
     def kept_of(self, source: Unbuilt) -> Kept | None:
         """The store's wheel of it, if it has one that fits."""
-        return self.store.built.find(source.locked.archive.sha256, source.target)
+        return self.session.store.built.find(source.locked.archive.sha256, source.target)
 
     def refusals(self, sources: Iterable[Unbuilt]) -> dict[str, str]:
         """Package name to the sentence that says why it is not built here, or not again yet."""
         found = {}
         for source in sources:
-            known = self.prover.verdicts.get(source.key)
+            known = self.session.prover.verdicts.get(source.key)
             if known is not None and not known.ok:
                 why: str | None = f"failed before on this platform: {known.reason}"
             else:
@@ -101,7 +85,7 @@ class Builder:
 
     def missing(self, source: Unbuilt) -> str | None:
         """The sentence that says what a build of it lacks here; None where it may begin."""
-        limits, left = source.package.build_limits, self.clock.left(source.package)
+        limits, left = source.package.build_limits, self.session.clock.left(source.package)
         why = refusal(self._workshop(), limits, source.target, left)
         wheel = self.expected(source).wheel
         return f"nobody has built {wheel} for this platform, and {why}" if why else None
@@ -115,9 +99,7 @@ class Builder:
         )
         return estimate(self._workshop(), source.package.build_limits, source.target, wheel)
 
-    def ahead_of_time(
-        self, source: Unbuilt, engine: Engine, request: Request, staging: Staging
-    ) -> Work:
+    def ahead_of_time(self, source: Unbuilt, request: Request) -> Work:
         """Has the store keep its wheel: what came of it, whatever that is.
 
         Raises:
@@ -129,7 +111,7 @@ class Builder:
             status, reason = "refused", self.missing(source) or ""
         if kept is None and not reason:
             try:
-                kept, status = self.build(source, engine, request, staging), "built"
+                kept, status = self.build(source, request), "built"
             except InstallError as error:
                 status, reason = "failed", error.message
         return Work(
@@ -148,26 +130,26 @@ class Builder:
         minutes = f", about {expected.seconds / 60:,.0f} minutes" if expected.seconds else ""
         return (
             f"built here first, within {source.package.build_limits.time / 60:,.0f} minutes: "
-            f"{expected.jobs} jobs, {expected.memory / 1e9:,.1f} GB of memory, "
-            f"{expected.disk / 1e9:,.1f} GB of disk{minutes}"
+            f"{expected.jobs} jobs, {in_gb(expected.memory)} of memory, "
+            f"{in_gb(expected.disk)} of disk{minutes}"
         )
 
-    def build(self, source: Unbuilt, engine: Engine, request: Request, staging: Staging) -> Kept:
+    def build(self, source: Unbuilt, request: Request) -> Kept:
         """Builds it within its limits, and keeps the wheel in the store.
 
         Raises:
             InstallError: the build fails, or is ended at its limit.
             StoreError: the disk refuses to keep the wheel.
         """
-        package, workshop = source.package, self._workshop()
+        clock, package, workshop = self.session.clock, source.package, self._workshop()
         count = jobs(workshop, package.build_limits)
-        left = self.clock.left(package)
+        left = clock.left(package)
         budget = package.build_limits.time if left is None else min(package.build_limits.time, left)
         label = f"build {package.name}"
 
         def told(seconds: float) -> None:
             # As a part of what is allowed: how much of it is done, no compiler tells.
-            self.clock.listener.progress(label, min(seconds / budget, 0.99), 1)
+            clock.listener.progress(label, min(seconds / budget, 0.99), 1)
 
         job = Job(
             source=source.locked,
@@ -176,17 +158,15 @@ class Builder:
             seconds=budget,
             told=told,
         )
-        self.clock.listener.event(
-            "building", package=package.name, jobs=count, budget_s=round(budget)
-        )
-        with staging.directory(f"build-{source.locked.name}") as target:
+        clock.listener.event("building", package=package.name, jobs=count, budget_s=round(budget))
+        with self.session.own_staging.directory(f"build-{source.locked.name}") as target:
             try:
-                built = engine.build(job, target)
+                built = self.engine.build(job, target)
             except InstallError as error:
                 raise self._failed(source, error) from error
             provenance = self._provenance(source, built, workshop, count)
-            kept = self.store.built.keep(built.wheel, provenance)
-        self.clock.listener.event(
+            kept = self.session.store.built.keep(built.wheel, provenance)
+        clock.listener.event(
             "built",
             package=package.name,
             wheel=provenance.filename,
@@ -197,15 +177,15 @@ class Builder:
 
     def _failed(self, source: Unbuilt, error: InstallError) -> InstallError:
         """What it failed by; remembered, unless the machine, the network or a deadline did it."""
-        if self.clock.why_late(source.package) or error.data.get("passing"):
+        if self.session.clock.why_late(source.package) or isinstance(error, Transient):
             return error
-        if error.data.get("deadline"):
+        if isinstance(error, TimedOut):
             minutes = source.package.build_limits.time / 60
             error = InstallError(
                 f"its build was ended after {minutes:,.0f} minutes (build-limits.time)"
             )
         failure = Proof(package=source.package.name, ok=False, reason=error.message)
-        self.prover.remember(source.key, failure)
+        self.session.prover.remember(source.key, failure)
         return error
 
     def _provenance(
@@ -228,10 +208,9 @@ class Builder:
         )
 
     def _workshop(self) -> Workshop:
-        free = read_volumes({"local": self.store.local})[0].free
-        return read_workshop(
-            self.platform.cuda, os.environ, max(0, free - self.order.settings.space.keep_free)
-        )
+        free = read_volumes({"local": self.session.store.local})[0].free
+        keep_free = self.session.order.settings.space.keep_free
+        return read_workshop(self.platform.cuda, os.environ, max(0, free - keep_free))
 
     def _cuda_home(self) -> str:
         nvcc = self.platform.cuda.nvcc
@@ -243,6 +222,18 @@ class Builder:
         for site in self.platform.interpreter.sites:
             yield from map(str, sorted(Path(site).glob("nvidia/cu*/include")))
             yield from map(str, sorted(Path(site).glob("nvidia/*/include")))
+
+
+def sources(lock: Lock, packages: Iterable[Package], platform: Platform) -> Iterator[Unbuilt]:
+    """What the lock has as source only, and is to be compiled against the platform."""
+    for package in packages:
+        if not package.builds_on_platform:
+            continue
+        target = target_of(platform, package.build_limits)
+        for name in package.names:
+            locked = lock.find(name)
+            if locked is not None and not locked.archive.is_wheel:
+                yield Unbuilt(package=package, locked=locked, target=target)
 
 
 def with_wheels(lock: Lock, wheels: Mapping[str, Kept]) -> Lock:

@@ -27,26 +27,29 @@ from preheat.words.manifest import Package, StatedCuda
 
 
 def resolve_around(
-    question: Question, edges: tuple[Engine, Reader], stated: StatedCuda
+    question: Question, engine: Engine, reader: Reader, stated: StatedCuda
 ) -> Resolution:
     """As `resolve` does, and once more where the platform's libraries may serve better.
 
     Args:
         question: what is asked.
-        edges: the engine, and what reads archives.
+        engine: resolves.
+        reader: reads what archives hold.
         stated: the settings about CUDA.
 
     Raises:
         ResolutionError: the index does not answer.
     """
-    found = resolve(question, *edges)
+    found = resolve(question, engine, reader)
     unpinned = _refusing(question, found)
     if unpinned:
-        question, found = _with_unpinned(replace(question, unpinned=unpinned), found, edges)
+        question = replace(question, unpinned=unpinned)
+        question, found = _with_unpinned(question, found, engine, reader)
     bounds = tuple(_bounds(question, found, stated))
     if not bounds:
         return found
-    nearer = resolve(replace(question, exclusions=(*question.exclusions, *bounds)), *edges)
+    question = replace(question, exclusions=(*question.exclusions, *bounds))
+    nearer = resolve(question, engine, reader)
     lost = nearer.refused.keys() | nearer.unanswered.keys()
     return found if lost - found.refused.keys() - found.unanswered.keys() else nearer
 
@@ -62,16 +65,16 @@ def _refusing(question: Question, found: Resolution) -> frozenset[str]:
 
 
 def _with_unpinned(
-    question: Question, strict: Resolution, edges: tuple[Engine, Reader]
+    question: Question, strict: Resolution, engine: Engine, reader: Reader
 ) -> tuple[Question, Resolution]:
     """Without the bounds that only exact versions meet, if all that is taken then is served."""
     before = replace(question, unpinned=frozenset())
-    found = resolve(question, *edges)
+    found = resolve(question, engine, reader)
     unserved = {p.name for p in question.packages if not _is_served(p, question, found)}
     if unserved:
         # What the platform's version is too old for was refused rightly.
         left = tuple(p for p in question.packages if p.name not in unserved)
-        found = resolve(replace(question, packages=left), *edges)
+        found = resolve(replace(question, packages=left), engine, reader)
     gained = strict.refused.keys() - found.refused.keys() - unserved
     lost = found.refused.keys() | found.unanswered.keys() | unserved
     unfit = any(not _is_served(p, question, found) for p in question.packages)

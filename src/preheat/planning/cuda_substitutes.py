@@ -18,7 +18,7 @@ from preheat.words.stand_in import Library, LibraryDirectory, Link, StandIn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class Substitutes:
     """Finds out, for each package, what of NVIDIA's need not lie in its layer.
 
     Attributes:

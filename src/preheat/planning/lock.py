@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,21 +13,18 @@ from preheat.decisions.fallback import best_lock
 from preheat.decisions.identity import digest, manifest_digest, platform_digest
 from preheat.edges.engine.engine import Engine
 from preheat.edges.engine.lock_file import read_lock, write_lock
-from preheat.edges.index.wheels import Reader, load_http
-from preheat.edges.process.clock import Clock
-from preheat.edges.store.claims import Claims
-from preheat.edges.store.store import Store
+from preheat.edges.index.wheels import load_http
 from preheat.planning.cuda_bounds import resolve_around
 from preheat.planning.resolve import Question, Resolution, from_lock
-from preheat.words.errors import LockError, ResolutionError
-from preheat.words.lock import Lock
-from preheat.words.notation import redact
-from preheat.words.order import Order
+from preheat.planning.session import Session, claimed
+from preheat.words.display import redact
+from preheat.words.errors import LockError, Unreachable
+from preheat.words.lock import Contents, Lock
 
 _EMPTY = Lock(distributions=(), manifest="", platform="")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """The resolution that counts.
 
@@ -41,19 +38,13 @@ class Answer:
     kept: Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Locks:
-    """The locks of a store, for one start.
+    """The locks of a store, as one startup goes by them."""
 
-    Attributes:
-        claims: of the start; None where a new resolution is not kept.
-    """
-
-    order: Order
-    store: Store
-    clock: Clock
-    reader: Reader
-    claims: Claims | None
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._order = session.order
+        self._clock = session.clock
 
     def answer(self, question: Question, engine: Engine) -> Answer:
         """The resolution to go by.
@@ -62,14 +53,16 @@ class Locks:
             LockError: a lock was given that is not for this manifest and platform.
             ResolutionError: the engine fails for another reason than a silent index.
         """
-        if self.order.lock is not None:
-            return self._from(self._given(self.order.lock, question), question)
+        if self._order.lock is not None:
+            return self._from(self._given(self._order.lock, question), question)
         kept = self._kept(question)
         if kept is not None:
             return replace(self._from(kept, question), kept=self._file(question))
         if not question.packages:
             return self._from(_EMPTY, question)
-        with self._claimed(question):
+        # Of many that ask the same, one asks the index; the others read its answer.
+        key, what = self._file(question).name, "the resolution of another start"
+        with claimed(self._session, key, question.packages, "the resolution", what=what):
             made_meanwhile = self._kept(question)
             if made_meanwhile is not None:
                 return replace(self._from(made_meanwhile, question), kept=self._file(question))
@@ -77,41 +70,22 @@ class Locks:
 
     def _anew(self, question: Question, engine: Engine) -> Answer:
         try:
-            with self.clock.stage("resolve"), ThreadPoolExecutor(1) as aside:
+            with self._clock.stage("resolve"), ThreadPoolExecutor(1) as aside:
                 # While the engine is at work, this process waits.
                 aside.submit(load_http)
-                found = resolve_around(question, (engine, self.reader), self.order.settings.cuda)
-        except ResolutionError as error:
-            if not error.data.get("unreachable"):
-                raise
-            self.clock.listener.event("index-unreachable", reason=error.message)
-            return self._from_the_past(question, str(error.data["why"]))
+                reader, stated = self._session.reader, self._order.settings.cuda
+                found = resolve_around(question, engine, reader, stated)
+        except Unreachable as error:
+            self._clock.listener.event("index-unreachable", reason=error.message)
+            return self._from_the_past(question, error.why)
         kept = None
-        if self.claims is not None:
+        if self._session.staging is not None:
             kept = self._file(question)
             write_lock(found.lock, found.contents, kept)
         return Answer(resolution=found, unanswered=found.unanswered, kept=kept)
 
-    @contextlib.contextmanager
-    def _claimed(self, question: Question) -> Iterator[None]:
-        """Of many that ask the same, one asks the index; the others read its answer."""
-        if self.claims is None:
-            yield
-            return
-        told = False
-
-        def wait(seconds: float) -> bool:
-            nonlocal told
-            if not told:
-                self.clock.listener.event("waiting", what="the resolution of another start")
-                told = True
-            return not all(self.clock.why_late(package) for package in question.packages)
-
-        with self.claims.claimed(self._file(question).name, wait):
-            yield
-
     def _from(self, lock: Lock, question: Question) -> Answer:
-        return Answer(resolution=from_lock(lock, question, self.reader), unanswered={})
+        return Answer(resolution=from_lock(lock, question, self._session.reader), unanswered={})
 
     def _given(self, file: Path, question: Question) -> Lock:
         lock = read_lock(file)
@@ -133,12 +107,12 @@ class Locks:
         return lock
 
     def _kept(self, question: Question) -> Lock | None:
-        """The resolution of an earlier start; one with refusals holds until they are retried."""
-        if self.order.retry:
+        """The resolution of an earlier startup; one with refusals holds until they are retried."""
+        if self._order.retry:
             return None
         own, *baked = self._files(question)
         # The image's holds whatever its age: another answer would be for other layers than it has.
-        ages = self.order.settings.retry_after, float("inf")
+        ages = self._order.settings.retry_after, float("inf")
         found = (
             self._kept_in(f, question, age) for f, age in zip([own, *baked], ages, strict=False)
         )
@@ -156,30 +130,30 @@ class Locks:
             return None
         refused = dict(lock.refused)
         if any(package.required and package.name in refused for package in question.packages):
-            # What the worker cannot live without is asked for at every start.
+            # What the worker cannot live without is asked for at every startup.
             return None
         fresh = not lock.refused or age < oldest
-        return lock if fresh or self.order.settings.offline else None
+        return lock if fresh or self._order.settings.offline else None
 
     def _from_the_past(self, question: Question, why: str) -> Answer:
         """The last good layers serve while the index is silent."""
         found = best_lock(question.packages, question.platform, self._older(question))
         lock, missing = found or (_EMPTY, question.packages)
-        named = self.order.settings.index.url
+        named = self._order.settings.index.url
         where = f" ({redact(named)})" if named else ""
         reason = f"{why}{where}, and the store has no earlier resolution of it"
-        if self.order.settings.offline:
+        if self._order.settings.offline:
             reason = "offline, and neither the platform nor the store has it"
         return Answer(
-            resolution=from_lock(lock, question, self.reader),
+            resolution=from_lock(lock, question, self._session.reader),
             unanswered={
-                package.name: self.clock.why_late(package) or reason for package in missing
+                package.name: self._clock.why_late(package) or reason for package in missing
             },
         )
 
     def _older(self, question: Question) -> list[Lock]:
         suffix = f"-{platform_digest(question.platform)[:16]}.toml"
-        places = self.store.places("locks")
+        places = self._session.store.locks
         files = [f for p in places for f in p.glob("*.toml") if f.name.endswith(suffix)]
         locks = []
         for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
@@ -195,9 +169,24 @@ class Locks:
 
     def _files(self, question: Question) -> tuple[Path, ...]:
         # A lock names addresses: one that another index answered would be asked there again.
-        index = self.order.settings.index
+        index = self._order.settings.index
         places = [redact(place) for place in (index.url or "", *index.extra, *index.find_links)]
-        stated = asdict(self.order.settings.cuda)
+        stated = asdict(self._order.settings.cuda)
         told = [stated] if any(stated.values()) else []
         asked = digest([manifest_digest(question.manifest, question.protect), places, *told])
-        return self.store.lock_files(asked, platform_digest(question.platform))
+        return self._session.store.lock_files(asked, platform_digest(question.platform))
+
+
+def keep_releases(file: Path, now: Lock, contents: Mapping[str, Contents]) -> None:
+    """Has a kept lock name the releases that are used by now: the next startup goes by it.
+
+    What was built here stays in it as its source: another store has no such wheel.
+
+    Raises:
+        LockError: the lock that was kept is gone.
+        StoreError: the disk refuses.
+    """
+    kept = read_lock(file)
+    same = {(each.name, each.version): each for each in kept.distributions}
+    found = tuple(same.get((each.name, each.version), each) for each in now.distributions)
+    write_lock(replace(kept, distributions=found), dict(contents), file)

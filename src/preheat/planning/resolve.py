@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from preheat.decisions.building import label_refusal, target_of
 from preheat.decisions.compose import Composition
-from preheat.decisions.coupling import avoiding, before, misfit, partners
+from preheat.decisions.coupling import avoiding, misfit, partners
 from preheat.decisions.explain import sentence
 from preheat.decisions.identity import manifest_digest, platform_digest
 from preheat.decisions.imports import territory
@@ -22,8 +22,8 @@ from preheat.edges.engine.engine import Engine
 from preheat.edges.index.wheels import Reader
 from preheat.edges.platform import inventory
 from preheat.words.engine import Pin, Request, Solved, Unsolved
-from preheat.words.errors import ResolutionError
-from preheat.words.lock import Contents, Lock, Locked
+from preheat.words.errors import Unreachable
+from preheat.words.lock import Contents, Lock
 from preheat.words.manifest import Manifest, Package
 from preheat.words.platform import Platform
 
@@ -136,7 +136,7 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
     while True:
         search = _Search(question, excludes, engine)
         search.run(packages)
-        resolution = _locate(question, search, (engine, reader))
+        resolution = _locate(question, search, engine, reader)
         avoided = misfits.found(resolution)
         if avoided:
             question = replace(question, exclusions=(*question.exclusions, *avoided))
@@ -165,31 +165,6 @@ def resolve(question: Question, engine: Engine, reader: Reader) -> Resolution:
         unanswered=search.unanswered,
         avoided=misfits.why,
     )
-
-
-def with_older(
-    resolution: Resolution, companion: Locked, platform: Platform, edges: tuple[Engine, Reader]
-) -> Resolution | None:
-    """The same with the next older release of one distribution; None where there is none.
-
-    Raises:
-        ResolutionError: an archive cannot be found, or the index does not answer.
-    """
-    engine, reader = edges
-    others = [f"{d.name}=={d.version}" for d in resolution.lock.distributions if d != companion]
-    bounds = (*resolution.request.constraints, *others, before(companion))
-    request = replace(resolution.request, constraints=bounds)
-    outcome = engine.resolve(request)
-    if not isinstance(outcome, Solved):
-        return None
-    located = engine.locate(outcome.pins, request)
-    contents = {**resolution.contents, **reader.read(located)}
-    lock = replace(resolution.lock, distributions=located)
-    older = replace(resolution, lock=lock, contents=contents)
-    found = lock.find(companion.name)
-    if found is not None and misfit(found, contents[found.name], platform):
-        return with_older(older, found, platform, edges)
-    return older
 
 
 def composition(
@@ -329,18 +304,16 @@ def _silence(outcome: Unsolved) -> str:
     return "the index does not answer for something that it needs"
 
 
-def _unreachable(outcome: Unsolved) -> ResolutionError:
+def _unreachable(outcome: Unsolved) -> Unreachable:
     refuses = "401 Unauthorized" in outcome.solver_output
-    return ResolutionError(
+    return Unreachable(
         "the index does not answer: " + outcome.solver_output.replace("\n", " ")[:400],
         hint="check the network and the index settings; layers that are there go on serving",
-        unreachable=True,
         why=_silence(outcome) if refuses else "the index cannot be reached",
     )
 
 
-def _locate(question: Question, search: _Search, edges: tuple[Engine, Reader]) -> Resolution:
-    engine, reader = edges
+def _locate(question: Question, search: _Search, engine: Engine, reader: Reader) -> Resolution:
     pins = search.solved.pins
     request = question.request(search.kept, search.excludes)
     located = engine.locate(pins, request)

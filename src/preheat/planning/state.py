@@ -1,59 +1,83 @@
-"""What was found out for a start, and what of it turns out otherwise on the way."""
+"""What is known of a startup so far, and what of it turns out otherwise on the way."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from preheat.decisions.compose import Composition
 from preheat.decisions.plan import Planner
 from preheat.decisions.room import Room
-from preheat.edges.disk.volumes import read_volumes
 from preheat.edges.engine.engine import Engine
-from preheat.edges.engine.lock_file import read_lock, write_lock
-from preheat.edges.index.wheels import Reader
-from preheat.edges.platform.fingerprint import Fingerprint, changes, fingerprint
+from preheat.edges.platform.fingerprint import Fingerprint
 from preheat.edges.store.wheelhouse import Kept
-from preheat.planning.builds import Builder, Unbuilt, with_wheels
-from preheat.planning.resolve import Resolution, composition, with_older
-from preheat.proving.prover import Prover
+from preheat.planning.builds import Builder, Unbuilt, sources, with_wheels
 from preheat.words.engine import Request
-from preheat.words.errors import PlatformChangedError, ResolutionError
-from preheat.words.lock import Locked
+from preheat.words.lock import Contents, Locked
 from preheat.words.manifest import Package
 from preheat.words.outcome import Outcome
-from preheat.words.plan import Action, Step
-from preheat.words.platform import Platform
+from preheat.words.plan import Action, Need, Plan, Step
+from preheat.words.platform import Platform, Volume
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decided:
-    """All that is found out before anything is changed.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """All that is known before anything is changed, and then by each change.
+
+    What is found out later is another planner; everything else stays.
 
     Attributes:
+        platform: without what is there and broken.
         before: the platform's files, as they were found; nothing where nothing is published.
-        unanswered: the index was silent about some packages.
+        packages: in the order in which their layers are composed.
+        planner: what it takes to plan each of them.
+        engine: works for that platform.
+        builder: builds for that platform.
         sources: what there is as source only, and is compiled against the platform.
-        builder: has wheels that are compiled against the platform.
+        request: what was resolved.
+        unanswered: the index was silent about some packages.
         solver_outputs: what the solver said about each package that it refused.
         lock: where the store keeps the resolution; None where it keeps none.
     """
 
     platform: Platform
     before: Fingerprint
+    packages: tuple[Package, ...]
     planner: Planner
     engine: Engine
-    sources: tuple[Unbuilt, ...]
     builder: Builder
+    sources: tuple[Unbuilt, ...]
     request: Request
-    prover: Prover
     unanswered: bool
     solver_outputs: dict[str, str]
     lock: Path | None
 
+    @property
+    def composition(self) -> Composition:
+        """The resolution, as it is cut into layers by now."""
+        return self.planner.composition
+
+    @property
+    def room(self) -> Room:
+        """What is free, as far as it is known."""
+        return self.planner.room
+
+    def plan(self) -> Plan:
+        """Every package's step, as if each installation succeeds."""
+        return self.planner.plan(self.packages)
+
+    def layers(self) -> frozenset[str]:
+        """Every layer that may be used, whether all fits in the end or not."""
+        return self.planner.layers(self.packages)
+
+    def shortages(self) -> tuple[Need, ...]:
+        """What must be free on each volume that is short, so that nothing is left out."""
+        return self.planner.shortages(self.packages)
+
     def outcome(self, step: Step) -> Outcome:
         """The outcome to begin with: as planned."""
         planned = Outcome.planned(step)
-        planned.lasting = not step.wanted
         planned.trace = self.solver_outputs.get(step.package.name, "")
         return planned
 
@@ -62,90 +86,65 @@ class Decided:
         if step.action is not Action.INSTALL:
             return ()
         names = {each.name for each in step.distributions}
-        composition = self.planner.composition
-        sources = self.builder.sources(composition.lock, composition.packages)
-        return tuple(source for source in sources if source.locked.name in names)
+        whole = self.composition
+        return tuple(
+            source
+            for source in sources(whole.lock, whole.packages, self.platform)
+            if source.locked.name in names
+        )
 
-    def with_wheel(self, source: Unbuilt, kept: Kept, reader: Reader) -> Decided:
-        """The same with a wheel in place of its source: its size is known now."""
-        old = self.planner.composition
-        lock = with_wheels(old.lock, {source.locked.name: kept})
-        read = reader.read([each for each in lock.distributions if each.name == source.locked.name])
-        composition = replace(old, lock=lock, contents={**old.contents, **read})
-        notes = {k: v for k, v in self.planner.notes.items() if k != source.package.name}
-        return replace(self, planner=replace(self.planner, composition=composition, notes=notes))
+    def contents(self, step: Step) -> tuple[tuple[Locked, Contents], ...]:
+        """What that step installs, each with what its archive holds."""
+        held = self.composition.contents
+        return tuple((each, held[each.name]) for each in step.distributions)
 
-    def with_older(self, companion: Locked, why: str, reader: Reader) -> Decided | None:
-        """The same with the next older release of a companion of torch; None where none is.
+    # What turns out otherwise
+
+    def with_wheel(self, source: Unbuilt, kept: Kept, held: Mapping[str, Contents]) -> State:
+        """With a wheel in place of its source: its size is known now.
 
         Args:
-            companion: what failed.
-            why: how, in a sentence.
-            reader: reads what the older one holds.
+            source: what was built.
+            kept: the wheel.
+            held: by name, what it holds.
         """
-        old = self.planner.composition
-        resolution = Resolution(lock=old.lock, contents=dict(old.contents), request=self.request)
-        try:
-            found = with_older(resolution, companion, self.platform, (self.engine, reader))
-        except ResolutionError:
-            return None
-        if found is None:
-            return None
-        older = found.lock.find(companion.name)
-        remark = (
-            f"{older.name} {older.version}, since with {companion.version} {why}" if older else ""
+        old = self.composition
+        whole = replace(
+            old,
+            lock=with_wheels(old.lock, {source.locked.name: kept}),
+            contents={**old.contents, **held},
         )
-        remarks = {**self.planner.remarks, companion.name: remark}
-        whole = composition(found, old.packages, self.platform)
-        # All else is as it was, and so is what serves it.
-        copies = {name: links for name, links in old.copies.items() if name != companion.name}
+        notes = {k: v for k, v in self.planner.notes.items() if k != source.package.name}
+        return self._with(replace(self.planner, composition=whole, notes=notes))
+
+    def with_release(self, whole: Composition, name: str, remark: str) -> State:
+        """With another release of one distribution, and what is to be said of it.
+
+        What serves the others goes on serving them.
+        """
+        old = self.composition
+        copies = {each: links for each, links in old.copies.items() if each != name}
         whole = replace(whole, stand_ins=old.stand_ins, bringing=old.bringing, copies=copies)
-        return replace(self, planner=replace(self.planner, composition=whole, remarks=remarks))
+        remarks = {**self.planner.remarks, name: remark}
+        return self._with(replace(self.planner, composition=whole, remarks=remarks))
 
-    def keep_lock(self) -> None:
-        """Has the store keep the resolution as it is by now: the next start goes by it.
+    def bringing(self, package: Package, why: str) -> State:
+        """Where a package brings NVIDIA's libraries, with the reason."""
+        return self._with(self.planner.bringing(package, why))
 
-        What was built here stays in it as its source: another store has no such wheel.
-        """
-        if self.lock is None:
-            return
-        now = self.planner.composition
-        kept = read_lock(self.lock)
-        same = {(d.name, d.version): d for d in kept.distributions}
-        found = tuple(same.get((d.name, d.version), d) for d in now.lock.distributions)
-        write_lock(replace(kept, distributions=found), dict(now.contents), self.lock)
+    def without_layer(self, digest: str) -> State:
+        """Where the store turns out not to have that layer."""
+        return self._with(self.planner.without_layer(digest))
 
-    def measured_anew(self) -> Decided:
-        """The same with what is free by now."""
-        room = self.planner.room
-        volumes = read_volumes({volume.role: volume.path for volume in room.volumes})
-        known = zip(volumes, room.volumes, strict=True)
-        return self.with_room(replace(room, volumes=[replace(v, links=o.links) for v, o in known]))
+    def with_room(self, room: Room) -> State:
+        """With other room."""
+        return self._with(replace(self.planner, room=room))
 
-    def bringing(self, package: Package, why: str) -> Decided:
-        """The same, where a package brings NVIDIA's libraries, with the reason."""
-        return replace(self, planner=self.planner.bringing(package, why))
+    def with_volumes(self, volumes: Sequence[Volume]) -> State:
+        """With what is free by now on each volume, in their order."""
+        known = zip(volumes, self.room.volumes, strict=True)
+        measured = [replace(now, links=before.links) for now, before in known]
+        return self.with_room(replace(self.room, volumes=measured))
 
-    def without_layer(self, digest: str) -> Decided:
-        """The same, where the store turns out not to have that layer."""
-        return replace(self, planner=self.planner.without_layer(digest))
-
-    def with_room(self, room: Room) -> Decided:
-        """The same in another room."""
-        return replace(self, planner=replace(self.planner, room=room))
-
-    def refuse_changed_platform(self) -> None:
-        """Nothing is published beside a platform that is not as it was found.
-
-        Raises:
-            PlatformChangedError: with the first files that changed.
-        """
-        found = changes(self.before, fingerprint(self.platform.interpreter.sites))
-        if not found:
-            return
-        raise PlatformChangedError(
-            f"{len(found)} files of the platform changed during the start, {found[0]} first; "
-            "nothing more is published",
-            hint="stop whatever else writes to the platform, then start again",
-            paths=found[:5],
-        )
+    def _with(self, planner: Planner) -> State:
+        return replace(self, planner=planner)

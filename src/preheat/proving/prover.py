@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from preheat.decisions.coupling import explained
-from preheat.decisions.identity import digest, verdict_key
+from preheat.decisions.identity import verdict_key
 from preheat.decisions.preload import in_any_order, missed, same_over
 from preheat.edges.process.clock import Clock
 from preheat.edges.proof.provided_names import brought
-from preheat.edges.proof.runner import Limits, Preloaded, Stack, first_failure, prove
+from preheat.edges.proof.runner import Limits, Preloaded, Stack, prove, prove_until_failure
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
+from preheat.proving.trial import TORCH, Trial, torch_over
 from preheat.words.errors import StoreError
 from preheat.words.manifest import Package
 from preheat.words.order import Order
 from preheat.words.plan import Verdict
 from preheat.words.platform import Platform
-from preheat.words.proof import Libraries, Looked, Proof
+from preheat.words.proof import Brought, Libraries, Looked, Proof
 
 
 class TorchAhead:
@@ -29,7 +30,7 @@ class TorchAhead:
 
     Args:
         order: how long an import may take.
-        staging: of the start; what torch writes goes there.
+        staging: of the startup; what torch writes goes there.
     """
 
     def __init__(self, order: Order, staging: Staging) -> None:
@@ -72,15 +73,15 @@ class Prover:
         order: limits, and how long a failure is remembered.
         store: where verdicts are kept.
         clock: the clock; a proof ends with the deadline.
-        staging: of the start. What packages write goes there, so that nothing of a start that is
+        staging: of the startup. What packages write goes there, so that nothing of one that is
             killed stays in TMPDIR. None for a plan, which writes no verdict either.
 
     Attributes:
-        ahead: torch, imported before it is needed; None where nothing is proved together.
+        torch: the platform's, imported before it is needed; None where nobody has it imported.
     """
 
     def __init__(self, order: Order, store: Store, clock: Clock, staging: Staging | None) -> None:
-        self.ahead: TorchAhead | None = None
+        self.torch: TorchAhead | None = None
         self._settings = order.settings
         self._store = store
         self._clock = clock
@@ -91,13 +92,18 @@ class Prover:
         self._libraries: dict[str, Libraries] = {}
         self._stand: set[str] = set()
         self._hangs: dict[str, Proof] = {}
-        self.verdicts: Mapping[str, Verdict] = (
-            {} if order.retry else _binding(store.verdicts(time.time()), order.manifest.package)
-        )
+        self._order = order
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """What earlier startups proved, as it was when this one first asked, by key."""
+        if self._anew:
+            return {}
+        return _binding(self._store.verdicts.standing(time.time()), self._order.manifest.package)
 
     def of_another(self, key: str) -> Verdict | None:
-        """What another start has proved since this one began."""
-        verdict = None if self._anew else self._store.verdict(key)
+        """What another startup has proved since this one began."""
+        verdict = None if self._anew else self._store.verdicts.get(key)
         if verdict is None or verdict.ok:
             return verdict
         made = verdict.expires - self._settings.retry_after
@@ -115,39 +121,74 @@ class Prover:
                 proofs[package.name] = Proof(package=package.name, ok=known.ok, reason=known.reason)
         if unknown:
             stack = Stack(interpreter=platform.interpreter, layers=())
-            for package, proof in zip(unknown, self.run(unknown, stack, platform), strict=True):
-                proofs[package.name] = proof
+            trial = Trial(packages=tuple(unknown), stack=stack, platform=platform)
+            found = self.prove(trial)
+            for package in unknown:
+                proof = proofs[package.name] = found[package.name]
                 if proof.ok or not self._clock.why_late(package):
                     self.remember(verdict_key((), package, platform), proof)
         return proofs
 
-    def run(
-        self,
-        packages: Sequence[Package],
-        stack: Stack,
-        platform: Platform,
-        stop: threading.Event | None = None,
-    ) -> tuple[Proof, ...]:
-        """First without a GPU in sight; then, where there is one and a check asks, with it.
+    def prove(self, trial: Trial) -> dict[str, Proof]:
+        """Imports everything in a fresh interpreter, and checks it; proofs by name.
 
-        Args:
-            packages: to prove, one after the other in one interpreter.
-            stack: what lies on its path.
-            platform: what lies beneath.
-            stop: set when nobody waits for the proof any more.
+        First without a GPU in sight; then, where there is one and a check asks, with it. The proof
+        of torch is among them where the trial wants it. Of a trial that can be stopped, proofs end
+        with the first failure.
 
         Raises:
-            InstallError: nobody waits for it any more.
+            Cancelled: nobody waits for it any more.
         """
-        limits = replace(self._limits(packages), stop=stop)
-        proofs = {p.package: p for p in prove(packages, stack, limits)}
-        again = [p for p in packages if p.check_gpu and proofs[p.name].ok]
-        if again and platform.accelerator.gpus:
-            for proof in prove(again, stack, replace(limits, gpu=True)):
-                proofs[proof.package] = proof
-        if len(packages) == 1:
-            self._libraries |= {p.package: p.libraries for p in proofs.values() if p.ok}
-        return tuple(explained(proofs[package.name], platform) for package in packages)
+        limits = replace(self._limits(trial.wanted), stop=trial.stop)
+        attempt = prove if trial.stop is None else prove_until_failure
+        found = {p.package: p for p in attempt(trial.wanted, trial.stack, limits)}
+        if trial.stop is None or all(proof.ok for proof in found.values()):
+            good = [package for package in trial.on_gpus if found[package.name].ok]
+            if good:
+                again = attempt(good, trial.stack, replace(limits, gpu=True))
+                found |= {proof.package: proof for proof in again}
+        self._note(trial, found)
+        return {name: explained(proof, trial.platform) for name, proof in found.items()}
+
+    def failing_together(self, trial: Trial) -> dict[str, Proof]:
+        """What fails of packages that are to work together with the platform's torch, by name.
+
+        What is known is not proved again, and a process that has imported torch already goes on
+        where it serves. Where torch imports alone but not over the layers, the last package is to
+        blame.
+        """
+        key = trial.key
+        known = self.verdicts.get(key) or self.of_another(key)
+        if key in self._stand or (known is not None and known.ok):
+            return {}
+        if key in self._hangs:
+            # To wait for it once is enough.
+            return {self._hangs[key].package: self._hangs[key]}
+        with self._clock.stage("prove together"):
+            proofs = self._after_torch(trial) or self.prove(trial)
+            bad = {p.name: proofs[p.name] for p in trial.packages if not proofs[p.name].ok}
+            torch = proofs.get(TORCH)
+            if torch is not None and not torch.ok and not bad and self._torch_imports(trial):
+                blamed = trial.packages[-1].name
+                bad[blamed] = replace(torch, package=blamed)
+        if not bad:
+            self._stands(key)
+        return bad
+
+    def _note(self, trial: Trial, found: Mapping[str, Proof]) -> None:
+        """What a later trial need not find out again."""
+        if len(trial.packages) == 1:
+            self._libraries |= {p.package: p.libraries for p in found.values() if p.ok}
+        bad = next((proof for proof in found.values() if not proof.ok), None)
+        if trial.with_torch and bad is None:
+            self._stands(trial.key)
+        elif trial.stop is not None and bad is not None and bad.late and bad.package != TORCH:
+            self._hangs[trial.key] = bad
+
+    def _stands(self, key: str) -> None:
+        if key not in self._stand:
+            self._stand.add(key)
+            self.remember(key, Proof(package="*", ok=True))
 
     def _limits(self, packages: Sequence[Package]) -> Limits:
         seconds = self._settings.import_timeout
@@ -156,133 +197,47 @@ class Prover:
             seconds = max(1.0, min(seconds, *(time for time in left if time is not None)))
         return Limits(seconds=seconds, place=self._place)
 
-    def together(
-        self, packages: Sequence[Package], stack: Stack, platform: Platform
-    ) -> dict[str, Proof]:
-        """All of them in one process, then the platform's torch; what fails, by name.
-
-        Where torch imports alone but not over the layers, the last package is to blame.
-        """
-        digests = [layer.rpartition("/")[2] for layer in stack.layers]
-        key = _key_together(digests, packages, platform)
-        known = self.verdicts.get(key) or self.of_another(key)
-        if key in self._stand or (known is not None and known.ok):
-            return {}
-        if key in self._hangs:
-            # To wait for it once is enough.
-            return {self._hangs[key].package: self._hangs[key]}
-        guards = [_torch_guard(stack)] if platform.torch else []
-        with self._clock.stage("prove together"):
-            wanted = [*packages, *guards]
-            found = self._after_torch(wanted, stack, platform) or self.run(wanted, stack, platform)
-            proofs = {p.package: p for p in found}
-            bad = {package.name: proofs[package.name] for package in packages}
-            bad = {name: proof for name, proof in bad.items() if not proof.ok}
-            for guard in guards:
-                broken = proofs[guard.name]
-                if not broken.ok and not bad and self._imports_alone(guard, platform):
-                    blamed = packages[-1].name
-                    bad[blamed] = replace(broken, package=blamed)
-        if not bad:
-            self._stands(key)
-        return bad
-
-    def over_staged(
-        self,
-        packages: Sequence[Package],
-        staged: Stack,
-        layers: Sequence[str],
-        stop: threading.Event,
-        platform: Platform,
-    ) -> None:
-        """The same over layers that are not published yet; `together` need not repeat it then.
-
-        Args:
-            packages: to prove.
-            staged: their layers, as they lie on the path by now.
-            layers: digests of the same.
-            stop: set when nobody waits for the proof any more.
-            platform: what lies beneath.
-
-        Raises:
-            InstallError: nobody waits for it any more.
-        """
-        key = _key_together(layers, packages, platform)
-        guards = [_torch_guard(staged)] if platform.torch else []
-        wanted = [*packages, *guards]
-        limits = replace(self._limits(wanted), stop=stop)
-        on_gpus = [p for p in packages if p.check_gpu] if platform.accelerator.gpus else []
-        with self._clock.stage("prove together"):
-            bad = first_failure(wanted, staged, limits)
-            if bad is None and on_gpus:
-                bad = first_failure(on_gpus, staged, replace(limits, gpu=True))
-        if bad is None:
-            self._stands(key)
-        elif bad.late and bad.package in {package.name for package in packages}:
-            self._hangs[key] = bad
-
-    def _stands(self, key: str) -> None:
-        self._stand.add(key)
-        self.remember(key, Proof(package="*", ok=True))
-
-    def forget_ahead(self) -> None:
+    def forget_torch(self) -> None:
         """Ends what is imported ahead, where nothing is made that it could be proved with."""
-        if self.ahead is not None:
-            self.ahead.close()
+        if self.torch is not None:
+            self.torch.close()
 
-    def torch_serves(self, packages: Sequence[Package], stack: Stack, platform: Platform) -> bool:
-        """Whether the process that has imported torch already may serve the proof of all together.
+    def torch_serves(self, trial: Trial) -> bool:
+        """Whether the process that has imported torch already may serve that trial.
 
         Not where that may be something else than importing torch over the layers.
         """
-        looked = self.ahead.looked() if self.ahead else None
-        on_gpus = platform.accelerator.gpus and any(package.check_gpu for package in packages)
-        if looked is None or on_gpus:
-            return False
-        return same_over(looked, brought(stack.layers, hooked=bool(stack.hooked)))
+        looked = self.torch.looked() if self.torch else None
+        return looked is not None and not trial.on_gpus and same_over(looked, _brought(trial))
 
-    def _after_torch(
-        self, packages: Sequence[Package], stack: Stack, platform: Platform
-    ) -> tuple[Proof, ...]:
-        """The same in the process that has imported the platform's torch already.
+    def _after_torch(self, trial: Trial) -> dict[str, Proof]:
+        """Proofs by the process that has imported the platform's torch already.
 
         Empty where it does not serve, or where anything fails: a fresh interpreter tells then.
         """
-        ahead = self.ahead
-        looked = ahead.looked() if ahead and self.torch_serves(packages, stack, platform) else None
-        alone = [self._libraries.get(package.name) for package in packages[:-1]]
-        known = [libraries for libraries in alone if libraries is not None]
-        torch = ahead.take() if ahead else None
-        if torch is None:
-            return ()
-        with contextlib.closing(torch):
+        serves = self.torch_serves(trial)
+        looked = self.torch.looked() if self.torch and serves else None
+        process = self.torch.take() if self.torch else None
+        if process is None:
+            return {}
+        with contextlib.closing(process):
+            alone = [self._libraries.get(each.name) for each in trial.wanted[:-1]]
+            known = [libraries for libraries in alone if libraries is not None]
             if looked is None or len(known) < len(alone):
-                return ()
+                return {}
             if not in_any_order(looked.libraries, known):
-                return ()
-            first = missed(looked, brought(stack.layers, hooked=bool(stack.hooked)))
-            return torch.prove(packages, stack, first, self._limits(packages))
+                return {}
+            first, limits = missed(looked, _brought(trial)), self._limits(trial.wanted)
+            found = process.prove(trial.wanted, trial.stack, first, limits)
+        good = {proof.package: proof for proof in found if proof.ok}
+        return good if len(good) == len(trial.wanted) else {}
 
-    def only(self, package: Package, staged: Stack, layer: str, platform: Platform) -> Proof:
-        """The proof of a package that no other works beside, with the platform's torch after it.
-
-        So it is all of them together, too: nothing is imported again to see that. Where only torch
-        fails, nothing is remembered, and `together` finds out.
-
-        Args:
-            package: to prove.
-            staged: its layer, before it is published.
-            layer: digest of that layer.
-            platform: what lies beneath.
-        """
-        guards = [_torch_guard(staged)] if platform.torch else []
-        proof, *after = self.run([package, *guards], staged, platform)
-        if proof.ok and all(each.ok for each in after):
-            self._stands(_key_together([layer], [package], platform))
-        return proof
-
-    def _imports_alone(self, guard: Package, platform: Platform) -> bool:
-        return self.run([guard], Stack(interpreter=platform.interpreter, layers=()), platform)[0].ok
+    def _torch_imports(self, trial: Trial) -> bool:
+        """Whether the platform's torch imports with no layer on the path."""
+        bare = Stack(interpreter=trial.platform.interpreter, layers=())
+        guard = torch_over(trial.stack)
+        alone = Trial(packages=(guard,), stack=bare, platform=trial.platform)
+        return self.prove(alone)[TORCH].ok
 
     def remember(self, key: str, proof: Proof) -> None:
         """Keeps the verdict; a failure expires."""
@@ -297,24 +252,17 @@ class Prover:
             seconds=round(proof.seconds, 3),
             expires=expires,
         )
-        # A disk that takes no memory costs the next start time, and this one nothing.
+        # A disk that takes no memory costs the next startup time, and this one nothing.
         with contextlib.suppress(StoreError):
-            self._store.remember(verdict)
+            self._store.verdicts.keep(verdict)
 
 
-def _key_together(layers: Sequence[str], packages: Sequence[Package], platform: Platform) -> str:
-    return digest([verdict_key(layers, package, platform) for package in packages])
-
-
-def _torch_guard(stack: Stack) -> Package:
-    """The platform's torch as a package: it imports, and from the platform."""
-    check = f"import torch\nassert not torch.__file__.startswith({stack.layers!r}), torch.__file__"
-    return Package(
-        name="torch-of-the-platform", requires=("torch",), imports=("torch",), check=check
-    )
+def _brought(trial: Trial) -> Brought:
+    stack = trial.stack
+    return brought(stack.paths, has_pth=bool(stack.with_pth))
 
 
 def _binding(verdicts: Mapping[str, Verdict], packages: Sequence[Package]) -> dict[str, Verdict]:
-    """A required package is tried at every start, whatever is remembered of it."""
+    """A required package is tried at every startup, whatever is remembered of it."""
     required = {package.name for package in packages if package.required}
     return {k: v for k, v in verdicts.items() if v.ok or v.package not in required}

@@ -9,21 +9,23 @@ from pathlib import Path
 from preheat.edges.proof.runner import Stack
 from preheat.edges.store import staged_layer
 from preheat.edges.store.store import Store
+from preheat.words.layer import LayerPath
 from preheat.words.plan import Step
 from preheat.words.platform import Interpreter
 
 
 def stack_of(store: Store, interpreter: Interpreter, layers: Sequence[str]) -> Stack:
-    """Published layers as they lie on a path."""
-    return Stack(
-        interpreter=interpreter,
-        layers=tuple(str(store.layer(name)) for name in layers),
-        hooked=tuple(str(store.layer(name)) for name in layers if store.facts(name).hooked),
-    )
+    """Published layers as they lie on a path, by their digests.
+
+    Raises:
+        StoreError: one is not there.
+    """
+    paths = tuple(store.on_path(store.facts(digest)) for digest in layers)
+    return Stack(interpreter=interpreter, layers=paths)
 
 
 def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
-    """The same with one more on top, which lies in staging and will lie in the store.
+    """With one more layer on top, which lies in staging and will lie in the store.
 
     The bytecode of its modules is kept, whoever imports them before it is published.
 
@@ -33,12 +35,11 @@ def with_staged(stack: Stack, step: Step, place: Path, store: Store) -> Stack:
         place: where it lies.
         store: where it will lie.
     """
-    hooked = (str(place),) if staged_layer.is_hooked(place) else ()
+    staged = LayerPath(path=str(place), has_pth=staged_layer.has_pth(place), digest=step.layer)
     kept = ((str(place), str(store.layer(step.layer))),) if step.bytecode == "imported" else ()
     return replace(
         stack,
-        layers=(*stack.layers, str(place)),
-        hooked=(*stack.hooked, *hooked),
+        layers=(*stack.layers, staged),
         kept=(*stack.kept, *kept),
         loads={**stack.loads, **loads(step, place)},
     )

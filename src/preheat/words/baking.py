@@ -1,4 +1,4 @@
-"""What belongs in a worker's image and what on its volume, and what became of it."""
+"""Which packages go into a worker's image and which onto its volume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Placement:
     """Where one package's layer goes.
 
     Attributes:
-        required: and wanted on this platform.
+        required: the manifest requires it, and its condition holds here.
         place: ``neither`` where no layer is made: the platform has it, or it cannot be had.
         reason: why there, in a sentence.
         bytes: that its layer takes, blocks and every module's bytecode included; once it is made,
@@ -61,5 +61,5 @@ class Baked:
 
     @property
     def dockerfile(self) -> tuple[str, ...]:
-        """The lines with which an image gets its part; the first one only where it is elsewhere."""
+        """The lines for the image: to copy its part there, and to name the directory."""
         return (f"COPY {self.image} {self.image}", f"ENV PREHEAT_IMAGE={self.image}")

@@ -50,7 +50,7 @@ class Provenance:
         source: sha256 of the source distribution.
         filename, sha256, size: of the wheel.
         device: what was found compiled in.
-        seconds: of solver_output time.
+        seconds: of wall time.
         jobs: how many compilers at once it was told to run.
         memory: most bytes that were resident at once.
         nvcc: the toolkit's CUDA; empty where none was needed.
@@ -101,7 +101,7 @@ class Estimate:
         jobs: compilers at once.
         memory: bytes that they take together.
         disk: bytes.
-        seconds: of solver_output time; None where the manifest does not say what it takes.
+        seconds: of wall time; None where the manifest does not say what it takes.
         wheel: name of the wheel that upstream would have for this platform.
     """
 
@@ -114,7 +114,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What became of one wheel that was to be built ahead of time.
+    """What became of one wheel that was to be built ahead of the startup.
 
     Attributes:
         package: of the manifest.

@@ -15,7 +15,7 @@ class Place:
         patterns: of the names directly in it that may go, as in fnmatch; each with all below.
         within: where not empty, only files whose names fit it go, and directories stay.
         age: seconds; what is younger, or holds something younger, stays.
-        whole: an entry goes whole or not at all: one open or foreign file keeps all of it.
+        whole: one open or foreign file in an entry keeps all of the entry.
     """
 
     root: str
@@ -63,7 +63,7 @@ class Freed:
     after: int
 
     def lacks(self, need: int) -> int:
-        """Bytes that are missing of a need all the same."""
+        """Bytes that a need still lacks."""
         return max(0, need - self.after)
 
     @property

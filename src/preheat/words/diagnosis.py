@@ -1,4 +1,4 @@
-"""What a doctor finds wrong with a container."""
+"""What `preheat doctor` finds wrong with a container."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Harm(Enum):
-    """What comes of it when nothing is done; the members stand in order, the worst first."""
+    """What happens if nothing is done, the worst first."""
 
     START = "breaks a start"
     USE = "breaks in use"
@@ -20,7 +20,7 @@ class Harm(Enum):
         return list(Harm).index(self)
 
 
-class Ailment(str, Enum):
+class FindingCode(str, Enum):
     """Every kind of finding; its value is the stable name for scripts.
 
     Within one harm, findings are told in this order: what others depend on comes first.
@@ -64,11 +64,11 @@ class Finding:
         harm: what comes of it.
         what: the fact, in one sentence.
         why: why it matters.
-        mend: the shell command that mends it, ready to be pasted; a part for a person to do is a
+        mend: the shell command that mends it, ready to be pasted. What a person must do first is a
             comment in it.
     """
 
-    code: Ailment
+    code: FindingCode
     harm: Harm
     what: str
     why: str

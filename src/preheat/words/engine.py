@@ -48,7 +48,7 @@ class Unsolved:
     Attributes:
         solver_output: the solver's own words, shown under ``--verbose``.
         unreachable: the index did not answer, so nothing is known about the request.
-        silent: it did not even refuse; asking it more costs as much time again.
+        silent: it did not refuse either, so that each further request would wait as long again.
     """
 
     solver_output: str

@@ -1,4 +1,27 @@
-"""The one exception root. Each error has a stable code, an exit status, data and a hint."""
+"""Everything that preheat raises, below one root. What differs for whoever catches it is a class.
+
+    PreheatError                    preheat            exit 1
+    ├── ManifestError               manifest                2
+    │   └── NoManifest
+    ├── RequiredPackageError        required-package        3
+    ├── StoreError                  store                   4
+    │   └── PackError               pack
+    │       └── PackDamaged
+    ├── PlatformError               platform                5
+    ├── PlatformChangedError        platform-changed        5
+    ├── LockError                   lock                    6
+    ├── ResolutionError             resolution              7
+    │   └── Unreachable
+    └── InstallError                install                 8
+        ├── ArchiveChanged
+        ├── TimedOut
+        └── Transient
+            ├── DiskFull
+            └── Cancelled
+
+A class without a code of its own has that of the one above it: who reads ``error.code`` in
+``--json``, or the exit status, need not know it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +36,7 @@ class PreheatError(Exception):
         code: stable name for scripts (``error.code`` in ``--json``).
         exit_status: what the command line exits with.
         hint: what to do about it; empty where the sentence says it all.
-        data: the values the sentence was made of.
+        data: the values the sentence was made of, for people and programs that show it.
     """
 
     code = "preheat"
@@ -36,6 +59,10 @@ class ManifestError(PreheatError):
     exit_status = 2
 
 
+class NoManifest(ManifestError):
+    """No file with a manifest is where one is looked for."""
+
+
 class RequiredPackageError(PreheatError):
     """A package marked ``required`` could not be made importable."""
 
@@ -51,9 +78,13 @@ class StoreError(PreheatError):
 
 
 class PackError(StoreError):
-    """A packed layer is damaged or cut short, or holds what no layer does."""
+    """A packed layer cannot be read, is damaged or cut short, or holds what no layer does."""
 
     code = "pack"
+
+
+class PackDamaged(PackError):
+    """A packed layer is of no use to anybody, now or later."""
 
 
 class PlatformError(PreheatError):
@@ -84,8 +115,48 @@ class ResolutionError(PreheatError):
     exit_status = 7
 
 
+class Unreachable(ResolutionError):
+    """The index does not answer, or refuses to: nothing is known about what was asked.
+
+    Attributes:
+        why: that, in a few words, to be said of each package that it costs.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", why: str) -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
+
+
 class InstallError(PreheatError):
-    """A wheel could not be fetched, checked, unpacked or built."""
+    """A wheel could not be fetched, checked, unpacked or built.
+
+    Attributes:
+        output: what the engine or the package itself said; empty where nothing did.
+    """
 
     code = "install"
     exit_status = 8
+
+    def __init__(self, message: str, *, hint: str = "", output: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
+
+
+class ArchiveChanged(InstallError):
+    """The index serves another archive than the one that was chosen."""
+
+
+class TimedOut(InstallError):
+    """The engine was ended at a deadline, or at the limit of a build."""
+
+
+class Transient(InstallError):
+    """The machine's trouble or the network's, and not the package's: another try may succeed."""
+
+
+class DiskFull(Transient):
+    """A disk, or a quota on it, has no room left."""
+
+
+class Cancelled(Transient):
+    """Nobody waits for it any more."""

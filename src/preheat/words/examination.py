@@ -1,4 +1,4 @@
-"""What a doctor saw of a container, before it is judged; sizes are bytes of blocks."""
+"""What `preheat doctor` saw of a container, before it is judged; sizes are bytes of blocks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Locking(str, Enum):
 
     EXCLUDES = "excludes"
     ONE_PROCESS = "two processes hold it at once"
-    NOBODY = "one process holds it twice at once"
+    NOT_AT_ALL = "one process holds it twice at once"
     REFUSED = "the filesystem refuses to lock"
 
 

@@ -1,4 +1,4 @@
-"""Whoever watches a start."""
+"""Whoever is told how a startup goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Told what happens while a start goes on; shows it, or not."""
+    """Is told what happens during a startup, and may show it."""
 
     def event(self, name: str, /, **facts: object) -> None:
         """Something happened, once: a package was installed, an index did not answer."""

@@ -1,36 +1,28 @@
 """The manifest: which packages a worker wants warmed, in order of importance, and how.
 
-A manifest is `preheat.toml`, or the table `[tool.preheat]` of a `pyproject.toml`. This module
-holds its values and turns an already decoded document into them; it reads no file. Every key is
+A manifest is `preheat.toml`, or the table `[tool.preheat]` of a `pyproject.toml`. Every key is
 described once, here: the JSON Schema, the reference page and the error messages are made from it.
-
-Names, requirements, specifiers and markers are those of the packaging standards
-(https://packaging.python.org/en/latest/specifications/), read by the `packaging` library.
+`manifest_types` says how each kind of value is written, `manifest_parser` makes a manifest of a
+decoded document.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, get_args
+from typing import Annotated
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic import (
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from preheat.words.errors import ManifestError
-from preheat.words.notation import (
+from preheat.words.display import shown
+from preheat.words.frozen_map import FrozenMap
+from preheat.words.manifest_table import CONFIG, Origin, Redacted
+from preheat.words.manifest_types import (
     Accelerator,
     Alternatives,
     Bytecode,
@@ -39,23 +31,18 @@ from preheat.words.notation import (
     Directories,
     Duration,
     Flag,
-    FrozenMap,
     LayerForm,
     Limit,
     MarkerText,
+    MaybeRequirements,
     Modules,
     Name,
     NamePatterns,
     Names,
-    Notation,
-    Overrides,
     Part,
     PathsOrUrls,
     PathText,
-    Problem,
     Requirements,
-    RequirementText,
-    Several,
     Size,
     Specifier,
     Url,
@@ -63,39 +50,15 @@ from preheat.words.notation import (
     Versions,
     VersionText,
     is_module,
-    nearest,
-    quoted,
-    redact,
-    shown,
-    with_reason,
 )
+from preheat.words.notation import Several
+from preheat.words.problem import Problem
 
-# ---------------------------------------------------------------------------------------------
-# The values
-
-
-def _kebab(name: str) -> str:
-    return name.replace("_", "-")
+REPEATED = "preheat_repeated"
+"""The type of the error for a name that two packages have, among those that pydantic raises."""
 
 
-# In TOML keys are written with hyphens; in Python a value is made with its field names.
-_CONFIG = ConfigDict(
-    extra="forbid", alias_generator=_kebab, validate_by_alias=True, validate_by_name=True
-)
-
-
-class _Redacted:
-    """A dataclass whose repr never shows the credentials of a URL."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        inside = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields if f.repr)
-        return redact(f"{type(self).__name__}({inside})")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, slots=True, config=CONFIG)
 class Condition:
     """`[package.when]`: what the platform must have for a package to be wanted there at all."""
 
@@ -121,7 +84,7 @@ class Condition:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, slots=True, config=CONFIG)
 class BuildLimits:
     """`[package.build-limits]`: what a build against the platform may take, and does take."""
 
@@ -151,8 +114,8 @@ class BuildLimits:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=_CONFIG)
-class Package(_Redacted):
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=CONFIG)
+class Package(Redacted):
     """`[[package]]`: something that the worker wants to import, and what it takes to get it."""
 
     name: Name = Field(
@@ -198,9 +161,7 @@ class Package(_Redacted):
         "stated: the same as build-isolation, for what is compiled against the platform can take "
         "very long.",
     )
-    build_requires: Annotated[
-        tuple[RequirementText, ...], Several(allowed="an array of requirements")
-    ] = Field(
+    build_requires: MaybeRequirements = Field(
         default=(),
         description="Requirements (PEP 508) that its build needs besides the platform, with "
         'build-isolation = false: ["setuptools", "ninja"]. They are in no layer.',
@@ -214,7 +175,7 @@ class Package(_Redacted):
         description="Distributions that are never installed for it, though something it needs "
         "declares them.",
     )
-    override: Overrides = Field(
+    override: MaybeRequirements = Field(
         default=(),
         description="Requirements (PEP 508) that replace, for this package, whatever others "
         "declare for the same distribution.",
@@ -261,7 +222,7 @@ class Package(_Redacted):
         return self.check if is_module(self.check) else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, slots=True, config=CONFIG)
 class Space:
     """`[space]`: how much of the disk is left alone, in bytes."""
 
@@ -280,8 +241,8 @@ class Space:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=_CONFIG)
-class Index(_Redacted):
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=CONFIG)
+class Index(Redacted):
     """`[index]`: where distributions come from. Nothing else is asked for them."""
 
     url: Url | None = Field(
@@ -297,7 +258,7 @@ class Index(_Redacted):
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, slots=True, config=CONFIG)
 class StatedCuda:
     """`[cuda]`: what holds in place of what was read of the platform, for machines unlike this."""
 
@@ -334,17 +295,8 @@ class StatedCuda:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """Where a manifest came from: its file in words, that file's directory, the keys it states."""
-
-    source: str = ""
-    directory: str = ""
-    stated: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=_CONFIG)
-class Manifest(_Redacted):
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False, config=CONFIG)
+class Manifest(Redacted):
     """What a worker wants warmed, and how: the whole file."""
 
     package: Annotated[
@@ -426,15 +378,13 @@ class Manifest(_Redacted):
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Manifest:
-        for problem in _repeated([package.name for package in self.package]):
-            raise PydanticCustomError(_REPEATED, "{problem}", {"problem": str(problem)})
+        for problem in repeated_names([package.name for package in self.package]):
+            raise PydanticCustomError(REPEATED, "{problem}", {"problem": str(problem)})
         return self
 
 
-_REPEATED = "preheat_repeated"
-
-
-def _repeated(names: Sequence[str | None]) -> Iterator[Problem]:
+def repeated_names(names: Sequence[str | None]) -> Iterator[Problem]:
+    """Yield the problem of each package that has the name of an earlier one; None has no name."""
     first: dict[str, int] = {}
     for position, name in enumerate(names):
         if name is None:
@@ -446,143 +396,3 @@ def _repeated(names: Sequence[str | None]) -> Iterator[Problem]:
                 found=f"{shown(name)}, which package[{before}] is already called",
                 allowed="each name once",
             )
-
-
-# ---------------------------------------------------------------------------------------------
-# From a decoded document to the values
-
-# Each table of the file, by the path of its keys.
-TABLES: Mapping[tuple[str, ...], type] = {
-    (): Manifest,
-    ("package",): Package,
-    ("package", "when"): Condition,
-    ("package", "build-limits"): BuildLimits,
-    ("space",): Space,
-    ("index",): Index,
-    ("cuda",): StatedCuda,
-}
-
-_HINT = "every key is described in docs/reference/manifest.md, and for editors in the JSON Schema"
-
-
-def parse_manifest(document: Mapping[str, object], source: str, directory: str = "") -> Manifest:
-    """Return the manifest that a decoded TOML `document` states.
-
-    `source` names the document in errors, as a person would: `preheat.toml`. `directory` is where
-    its relative paths start, or empty for the working directory.
-
-    Raises:
-        ManifestError: one line for each thing that is wrong; its data are `file` and `problems`,
-            dictionaries of `where`, `found`, `allowed` and `suggestion`.
-    """
-    packages = document.get("package")
-    names = [_name(entry) for entry in packages] if isinstance(packages, list | tuple) else []
-    problems = list(_repeated(names))
-    try:
-        manifest = _DOCUMENT.validate_python(dict(document), by_alias=True, by_name=False)
-    except ValidationError as refused:
-        errors = refused.errors(include_url=False)
-        problems += [_problem(error, names) for error in errors if error["type"] != _REPEATED]
-    if problems:
-        raise refuse(source, problems)
-    # The one field that is not the user's to state, and therefore none of the constructor's.
-    origin = Origin(source=source, directory=directory, stated=frozenset(_stated(document)))
-    object.__setattr__(manifest, "origin", origin)
-    return manifest
-
-
-def refuse(source: str, problems: Sequence[Problem]) -> ManifestError:
-    """Return the error that reports all of a manifest's `problems`, one on each line."""
-    return ManifestError(
-        "\n".join(f"{source}: {problem}" for problem in problems),
-        hint=_HINT,
-        file=source,
-        problems=tuple(map(dataclasses.asdict, problems)),
-    )
-
-
-_DOCUMENT = TypeAdapter(Manifest)
-
-
-def fields_of(table: type) -> dict[str, FieldInfo]:
-    """Return the fields of one of the TABLES under their TOML keys, in order."""
-    fields: dict[str, FieldInfo] = table.__pydantic_fields__  # type: ignore[attr-defined]
-    return {_kebab(name): field for name, field in fields.items() if field.init is not False}
-
-
-def allowed_in(field: object) -> str:
-    """Return the phrase that says which values a field, or the type of one, allows."""
-    if isinstance(field, FieldInfo):
-        metadata, inner = field.metadata, [field.annotation]
-    else:
-        metadata, inner = list(getattr(field, "__metadata__", ())), list(get_args(field))
-    for item in metadata:
-        if isinstance(item, Notation | Several):
-            return item.allowed
-    return next(filter(None, map(allowed_in, inner)), "")
-
-
-def _name(entry: object) -> str | None:
-    name = entry.get("name") if isinstance(entry, Mapping) else None
-    return name if isinstance(name, str) and name.strip() else None
-
-
-def _stated(document: Mapping[str, object]) -> Iterator[str]:
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            yield from (f"{key}.{inner}" for inner in value)
-        else:
-            yield key
-
-
-def _problem(error: ErrorDetails, names: Sequence[str | None]) -> Problem:
-    location = error["loc"]
-    table = tuple(part for part in location[:-1] if isinstance(part, str))
-    context = error.get("ctx", {})
-    where, found, allowed, suggestion = _where(location, names), shown(error["input"]), "", ""
-    match error["type"]:
-        case "preheat":
-            allowed = context["allowed"]
-            found = with_reason(error["input"], context["reason"])
-        case "missing":
-            found, allowed = "nothing", allowed_in(fields_of(TABLES[table])[str(location[-1])])
-        case "unexpected_keyword_argument":
-            found, known = "an unknown key", list(fields_of(TABLES[table]))
-            allowed, suggestion = ", ".join(known), _suggestion(str(location[-1]), table)
-        case "dataclass_type":
-            allowed = "a table"
-        case "invalid_key":
-            found, allowed = "a key that is not text", "keys that are text"
-        case _:
-            allowed = error["msg"]
-    return Problem(where=where, found=found, allowed=allowed, suggestion=suggestion)
-
-
-def _suggestion(key: str, table: tuple[str, ...]) -> str:
-    for other, values in TABLES.items():
-        if other != table and _kebab(key) in fields_of(values):
-            return f"it belongs in [{'.'.join(other)}]" if other else "it belongs above all tables"
-    return nearest(key, list(fields_of(TABLES[table])))
-
-
-def _where(location: Sequence[int | str], names: Sequence[str | None]) -> str:
-    match list(location):
-        case ["package", int(position), *inner]:
-            name = names[position]
-            label = f"package[{position}]" + (f" {shown(name)}" if name else "")
-            return f"{label}: {_path(inner)}" if inner else label
-        case ["capabilities", key, "[key]"]:
-            return _path(["capabilities", key])
-        case whole:
-            return _path(whole)
-
-
-def _path(parts: Sequence[int | str]) -> str:
-    path = ""
-    for part in parts:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
-            path += ("." if path else "") + (part if bare else quoted(part))
-    return path

@@ -1,8 +1,8 @@
-"""What one start is asked for."""
+"""What one startup is asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preheat.words.manifest import Manifest
@@ -29,3 +29,7 @@ class Order:
     retry: bool = False
     lock: Path | None = None
     only: frozenset[str] | None = None
+
+    def without_deadline(self) -> Order:
+        """The same request by somebody who is in no hurry."""
+        return replace(self, settings=replace(self.settings, deadline=None))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from preheat.words.footprint import Footprint
 from preheat.words.lock import Locked
 from preheat.words.manifest import Package
 from preheat.words.stand_in import Link, StandIn
@@ -57,28 +58,47 @@ class Shadow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedLayer:
+    """A layer as it is composed for one package, whether it is there already or not.
+
+    Attributes:
+        digest: its name; empty where there is no layer.
+        distributions: what it holds.
+        links: what it holds in place of libraries that the platform has.
+        stand_ins: NVIDIA's libraries that the package needs and the layer does not hold.
+        shadows: platform distributions that it hides.
+        over: digests of the layers beneath it, in order.
+        bytecode: which modules' it holds: those ``imported``, ``all`` or ``none``.
+    """
+
+    digest: str = ""
+    distributions: tuple[Locked, ...] = ()
+    links: tuple[Link, ...] = ()
+    stand_ins: tuple[StandIn, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    over: tuple[str, ...] = ()
+    bytecode: str = "all"
+
+
+NO_LAYER = PlannedLayer()
+NOTHING = Footprint()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """The plan for one package.
 
     Attributes:
         reason: why this action, in a sentence.
         version: of the package's first requirement, where it is known.
-        layer: digest of the layer that holds it; empty where none does.
-        distributions: what the layer holds.
+        content: the layer that the package is imported from, if it is from one.
+        footprint: what the step adds to the volume of the layers. Of a layer that is there only
+            the payload counts; of one that is to be unpacked, no archives. Of a package that is
+            skipped for want of room, what was wanted.
         download: bytes of archives to fetch.
-        payload: bytes of files, without bytecode.
-        disk: bytes on the volume of the layers, blocks and every module's bytecode included; 0
-            where the layer is there already, and not packed.
-        inodes: files and directories.
-        files, directories: those that the archives bring.
-        exact: False where an archive's contents had to be estimated.
-        bytecode: which modules' the layer holds: those ``imported``, ``all`` or ``none``.
-        shadows: platform distributions that the layer hides.
-        over: digests of the layers beneath, in order.
+        spared: bytes of files that no layer holds, since the platform has the same libraries; each
+            counts once in a plan.
         wanted: False where the package's condition does not hold.
-        stand_ins: NVIDIA's libraries that the package needs and the layer does not hold.
-        links: what the layer holds in their places.
-        spared: bytes of files that no layer holds because of that, each counted once in a plan.
         failed: what its layer would hold, where it is skipped since that failed before.
     """
 
@@ -86,33 +106,95 @@ class Step:
     action: Action
     reason: str
     version: str | None = None
-    layer: str = ""
-    distributions: tuple[Locked, ...] = ()
+    content: PlannedLayer = NO_LAYER
+    footprint: Footprint = NOTHING
     download: int = 0
-    payload: int = 0
-    disk: int = 0
-    inodes: int = 0
-    files: int = 0
-    directories: int = 0
-    exact: bool = True
-    bytecode: str = "all"
-    shadows: tuple[Shadow, ...] = ()
-    over: tuple[str, ...] = ()
-    wanted: bool = True
-    stand_ins: tuple[StandIn, ...] = ()
-    links: tuple[Link, ...] = ()
     spared: int = 0
+    wanted: bool = True
     failed: tuple[Locked, ...] = ()
+
+    @classmethod
+    def skip(
+        cls, package: Package, reason: str, *, version: str | None = None, wanted: bool = True
+    ) -> Step:
+        """The package is left out, and nothing is made for it."""
+        return cls(
+            package=package, action=Action.SKIP, reason=reason, version=version, wanted=wanted
+        )
+
+    @classmethod
+    def provided(cls, package: Package, reason: str, version: str | None) -> Step:
+        """The platform has the package."""
+        return cls(package=package, action=Action.PLATFORM, reason=reason, version=version)
+
+    def short_of_room(self, reason: str) -> Step:
+        """The package is left out, since what this step takes does not fit."""
+        lacking = Footprint(disk=self.disk, exact=self.exact)
+        return replace(Step.skip(self.package, reason, version=self.version), footprint=lacking)
+
+    @property
+    def short(self) -> bool:
+        """Whether it is skipped for want of room."""
+        return self.action is Action.SKIP and self.disk > 0
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Names of the stand-ins that could be installed instead."""
         return tuple(each.name for each in self.stand_ins if each.wheel is not None)
 
+    # Of its layer
+
     @property
-    def short(self) -> bool:
-        """Whether it is skipped for want of room."""
-        return self.action is Action.SKIP and self.disk > 0
+    def layer(self) -> str:
+        """The layer's digest; empty where there is none."""
+        return self.content.digest
+
+    @property
+    def distributions(self) -> tuple[Locked, ...]:
+        """What the layer holds."""
+        return self.content.distributions
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """What it holds in place of the platform's libraries."""
+        return self.content.links
+
+    @property
+    def stand_ins(self) -> tuple[StandIn, ...]:
+        """What the package needs and the layer does not hold."""
+        return self.content.stand_ins
+
+    @property
+    def shadows(self) -> tuple[Shadow, ...]:
+        """Platform distributions that the layer hides."""
+        return self.content.shadows
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Digests of the layers beneath, in order."""
+        return self.content.over
+
+    @property
+    def bytecode(self) -> str:
+        """Which modules' the layer holds: those ``imported``, ``all`` or ``none``."""
+        return self.content.bytecode
+
+    # Of its footprint
+
+    @property
+    def payload(self) -> int:
+        """Bytes of files, without bytecode."""
+        return self.footprint.payload
+
+    @property
+    def disk(self) -> int:
+        """Bytes on the volume of the layers, blocks and bytecode included."""
+        return self.footprint.disk
+
+    @property
+    def exact(self) -> bool:
+        """False where an archive's contents had to be estimated."""
+        return self.footprint.exact
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

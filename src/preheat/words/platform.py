@@ -159,7 +159,7 @@ class Platform:
         return None
 
     def without(self, names: Iterable[str], state: RecordState) -> Platform:
-        """The same platform with those distributions marked as not present."""
+        """A platform on which those distributions are marked as not present."""
         marked = frozenset(names)
         return replace(
             self,

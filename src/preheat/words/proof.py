@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Libraries = Mapping[str, tuple[str, ...]]
-"""Shared libraries that a process has mapped: names as far as ``.so``, and their files."""
+"""Shared libraries that a process has mapped: name as far as ``.so``, to the files of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,9 +18,9 @@ class Proof:
         reason: otherwise, what failed and how, in a sentence.
         seconds: what its imports and check took.
         trace: the traceback, for ``--verbose``.
-        late: it failed by not coming to an end in its time.
+        late: it failed because its time was over.
         unwritten: why bytecode that was to be kept could not be written; empty where it was.
-        libraries: what was mapped once the package had passed.
+        libraries: shared libraries that were mapped once the package had passed.
     """
 
     package: str
@@ -38,11 +38,11 @@ class Looked:
     """What an import looked for in its interpreter, whether it was there or not.
 
     Attributes:
-        modules: top-level names.
-        found: those that were there, and all others that are loaded since then.
+        modules: top-level names that it looked for.
+        found: those that were there, and all others that were loaded on the way.
         distributions: names whose metadata it asked for, canonical.
         groups: of entry points, over all distributions; `EVERYTHING` where it asked for more.
-        libraries: what is mapped since then.
+        libraries: shared libraries that were mapped on the way.
     """
 
     modules: frozenset[str]
@@ -53,7 +53,7 @@ class Looked:
 
 
 EVERYTHING = "*"
-"""In place of a group of entry points: the metadata of all distributions."""
+"""Stands for every group of entry points: the metadata of all distributions was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +64,10 @@ class Brought:
         modules: top-level names.
         distributions: canonical names.
         groups: of entry points.
-        hooked: whether a ``.pth`` file runs before anything is imported.
+        has_pth: whether a ``.pth`` file runs before anything is imported.
     """
 
     modules: frozenset[str]
     distributions: frozenset[str]
     groups: frozenset[str]
-    hooked: bool
+    has_pth: bool

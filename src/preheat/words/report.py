@@ -1,4 +1,4 @@
-"""What a start found, decided, did and proved, as data. Text is only a rendering of it."""
+"""What a startup found, decided, did and proved, as data. Text for people is made from it."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Report:
         schema: version of this shape.
         ready: everything required is ready.
         warm: the short path was taken.
-        seconds: of solver_output time.
+        seconds: of wall time.
         capabilities: name to the package that serves it, or None.
         paths: directories that go on the path, in order.
         started: ISO 8601, UTC.

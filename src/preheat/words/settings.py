@@ -9,15 +9,17 @@ offline and deadline have options of their own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError
+from preheat.words.frozen_map import FrozenMap
 from preheat.words.manifest import Index, Manifest, Space, StatedCuda
-from preheat.words.notation import (
+from preheat.words.manifest_types import (
     BYTECODE,
     DURATION,
     FLAG,
@@ -29,12 +31,9 @@ from preheat.words.notation import (
     SIZE,
     URL,
     VERSION,
-    FrozenMap,
-    Notation,
-    Problem,
-    nearest,
-    redact,
 )
+from preheat.words.notation import Notation
+from preheat.words.problem import Problem, did_you_mean
 
 DefaultPlace = tuple[Path, str]
 """A directory where nobody states one, and what it is: "user cache directory"."""
@@ -179,7 +178,7 @@ class Settings:
     sources: FrozenMap[str, Source]
 
     def with_local(self, default: DefaultPlace) -> Settings:
-        """The same, with a place for unpacked layers that nobody stated."""
+        """These settings with a default place for unpacked layers."""
         place, words = default
         source = Source(kind="default", name=words)
         return dataclasses.replace(
@@ -226,28 +225,30 @@ def resolve_settings(
                 values[key], sources[key] = value, source
     if problems:
         raise _refusal(problems)
-    if values["store"] is not None:
-        values["store"] = _path(
-            values["store"], _base(sources["store"], manifest, here), environment
-        )
-    elif default_store is not None:
+
+    def placed(key: str, text: str) -> Path:
+        return _path(text, _base(sources[key], manifest, here), environment)
+
+    _complete_paths(values, placed)
+    if values["store"] is None:
+        if default_store is None:
+            raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
         values["store"], words = default_store
         sources["store"] = Source(kind="default", name=words)
-    else:
-        raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
-    if values["cuda.toolkit"] is not None:
-        base = _base(sources["cuda.toolkit"], manifest, here)
-        values["cuda.toolkit"] = str(_path(values["cuda.toolkit"], base, environment))
-    for key in ("local", "image"):
+    return _settings(values, sources)
+
+
+def _complete_paths(values: dict[str, Any], placed: Callable[[str, str], Path]) -> None:
+    """Makes every stated path absolute; `placed` does it for one, by its setting's key."""
+    for key in ("store", "local", "image"):
         if values[key] is not None:
-            base = _base(sources[key], manifest, here)
-            values[key] = _path(values[key], base, environment)
-    links_base = _base(sources["index.find-links"], manifest, here)
+            values[key] = placed(key, values[key])
+    if values["cuda.toolkit"] is not None:
+        values["cuda.toolkit"] = str(placed("cuda.toolkit", values["cuda.toolkit"]))
     values["index.find-links"] = tuple(
-        link if "://" in link else str(_path(link, links_base, environment))
+        link if "://" in link else str(placed("index.find-links", link))
         for link in values["index.find-links"]
     )
-    return _settings(values, sources)
 
 
 def _read(setting: Setting, stated: object, source: Source) -> object | Problem:
@@ -317,7 +318,7 @@ def _unknown(where: str, kind: str, word: str, known: list[str]) -> Problem:
         where=where,
         found=f"an unknown {kind}",
         allowed=", ".join(known),
-        suggestion=nearest(word, known),
+        suggestion=did_you_mean(word, known),
     )
 
 

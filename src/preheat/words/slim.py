@@ -1,4 +1,4 @@
-"""What in the layers nothing that was promised ever loaded."""
+"""What the layers hold and no promised import and no check loads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Spare:
     Attributes:
         payload: bytes of its files, without bytecode.
         files: how many.
-        packages: those of the manifest whose requirements bring it.
-        removable: every promise was kept without it, together with the other removable ones.
+        packages: those of the manifest that bring it by their requirements.
+        removable: everything was proved without it and the other removable ones.
     """
 
     name: str
@@ -31,8 +31,7 @@ class Slimming:
     Attributes:
         spares: the largest first.
         payload: bytes of all layers' files, without bytecode.
-        unchecked: packages that promise imports and have no check: what the worker does with them
-            after the import was not seen.
+        unchecked: packages without a check: what the worker loads after the import was not seen.
     """
 
     spares: tuple[Spare, ...]

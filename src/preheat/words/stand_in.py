@@ -1,4 +1,4 @@
-"""The platform's CUDA libraries, and what they stand in for."""
+"""The platform's CUDA libraries, and which of NVIDIA's wheels they replace."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StandIn:
-    """A distribution of NVIDIA's libraries that no layer holds, and what is there instead.
+    """A distribution of NVIDIA's libraries that no layer holds, and the links that replace it.
 
     Attributes:
         version: of the wheel, or of the distribution that the platform has.

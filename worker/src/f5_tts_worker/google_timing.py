@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from f5_tts_worker.placing import Heard, Spot, match
 from f5_tts_worker.silences import cuts
+from f5_tts_worker.word_alignment import Heard, Spot, match
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import runpod
 from runpod.serverless.modules.rp_logger import RunPodLogger
 
+from f5_tts_worker.bucket_endpoints import BucketEndpoints
 from f5_tts_worker.jobs import (
     DownloadInput,
     JobError,
@@ -30,14 +31,14 @@ from f5_tts_worker.jobs import (
 from f5_tts_worker.logs import say
 from f5_tts_worker.metrics import Metrics
 from f5_tts_worker.reporting import Reporter
-from f5_tts_worker.speaking import Speaker, text_key
+from f5_tts_worker.speaking import Speaker
 from f5_tts_worker.starting import Started, is_of_this_machine
-from f5_tts_worker.storage import Bucket, Inline, StorageError
-from f5_tts_worker.synthesis import VoiceUnfitError, Watch, read_audio, trim_reference
-from f5_tts_worker.voices import Network, VoiceError, fetch_voice, voice_key
+from f5_tts_worker.storage import Bucket, StorageError
+from f5_tts_worker.synthesis import VoiceUnfitError, Watch
+from f5_tts_worker.voices import Network, VoiceError
 
-_LEAST_FREE: Final = 50_000_000
-"""Bytes of temporary space without which no job can be served."""
+_LEAST_FREE_BYTES: Final = 50_000_000
+"""Temporary space without which no job can be served."""
 _REFUSED: Final = (JobError, StorageError, VoiceError, VoiceUnfitError)
 
 Answer = dict[str, object]
@@ -83,23 +84,22 @@ def check_fitness(started: Started, metrics: Metrics) -> None:
     if started.failure is not None and started.failure.replace:
         raise RuntimeError(f"{started.failure.stage}: {started.failure.message}")
     free = metrics.free()["temp"]
-    if free < _LEAST_FREE:
-        raise RuntimeError(f"{free} bytes are free for temporary files, {_LEAST_FREE} are needed")
+    if free < _LEAST_FREE_BYTES:
+        raise RuntimeError(
+            f"{free} bytes are free for temporary files, {_LEAST_FREE_BYTES} are needed"
+        )
 
 
 class Handler:
     """Answers jobs, whatever came of the start."""
 
     def __init__(self, started: Started, metrics: Metrics, network: Network) -> None:
-        self._started = started
         self._metrics = metrics
-        self._network = network
+        self._endpoints = _endpoints(started, network)
         settings = started.settings
-        self._bucket = Bucket(settings.bucket) if settings and settings.bucket else None
         self._threads = ThreadPoolExecutor(
             max_workers=settings.concurrency if settings else 1, thread_name_prefix="job"
         )
-        self._speaker = _speaker(started, self._bucket, network)
 
     async def handle(self, job: Mapping[str, Any]) -> Answer:
         """Serve one job; what goes wrong is its answer, under the key that RunPod expects."""
@@ -141,24 +141,22 @@ class Handler:
         return answer
 
     async def _serve(self, job: Mapping[str, Any]) -> Answer:
-        failure = self._started.failure
-        if failure is not None:
-            raise JobError(f"this worker's start failed at {failure.stage}: {failure.message}")
-        wanted = read_input(job["input"])
-        if isinstance(wanted, TtsInput):
-            return await self._speak(job, wanted)
+        endpoints = self._endpoints
+        if isinstance(endpoints, str):
+            raise JobError(endpoints)
         work: Callable[[], Answer]
-        if isinstance(wanted, UploadInput):
-            work = lambda: self._upload(wanted)  # noqa: E731  # one of three, each with its input
-        elif isinstance(wanted, DownloadInput):
-            work = lambda: self._download(wanted)  # noqa: E731
-        else:
-            work = lambda: self._list_voices(wanted)  # noqa: E731
+        match read_input(job["input"]):
+            case TtsInput() as wanted:
+                return await self._speak(job, wanted, endpoints.speaker)
+            case UploadInput() as wanted:
+                work = partial(endpoints.of_bucket.upload, wanted)
+            case DownloadInput() as wanted:
+                work = partial(endpoints.of_bucket.download, wanted)
+            case ListVoicesInput():
+                work = endpoints.of_bucket.list_voices
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _speak(self, job: Mapping[str, Any], wanted: TtsInput) -> Answer:
-        speaker = self._speaker
-        assert speaker is not None  # noqa: S101  # there is one where the start did not fail
+    async def _speak(self, job: Mapping[str, Any], wanted: TtsInput, speaker: Speaker) -> Answer:
         async with Reporter(job) as reporter:
             watch = Watch(lambda fraction: reporter.reach("speaking", fraction))
 
@@ -173,77 +171,28 @@ class Handler:
         self._metrics.audio(float(str(answer["duration"])))
         return answer
 
-    # -- the other endpoints
-
-    def _upload(self, wanted: UploadInput) -> Answer:
-        bucket = self._needed_bucket()
-        assert self._started.settings is not None  # noqa: S101
-        key = f"{voice_key(wanted.voice_name)}.wav"
-        with tempfile.TemporaryDirectory(dir=self._started.settings.voices) as place:
-            file = fetch_voice(wanted.voice_file_url, Path(place), network=self._network)
-            samples, rate = read_audio(file)
-            used = trim_reference(samples, rate, "").seconds
-            bucket.upload(file, key)
-            size = file.stat().st_size
-        if wanted.ref_text is not None:
-            bucket.put(text_key(key), wanted.ref_text.encode())
-        return {
-            "status": "uploaded",
-            "voice_name": wanted.voice_name,
-            "size": size,
-            "duration": round(len(samples) / rate, 3),
-            "used_duration": round(used, 3),
-        }
-
-    def _list_voices(self, _: ListVoicesInput) -> Answer:
-        rows = [
-            {"name": Path(each.key).stem, "size": each.size, "modified": each.modified}
-            for each in self._needed_bucket().list("voices/")
-            if not each.key.endswith((".txt", "/"))
-        ]
-        return {"status": "completed", "voices": rows, "count": len(rows)}
-
-    def _download(self, wanted: DownloadInput) -> Answer:
-        bucket = self._needed_bucket()
-        start = f"outputs/{wanted.job_id}/{wanted.type}."
-        found = next(
-            (
-                each
-                for each in bucket.list(start)
-                if wanted.format is None or each.key == f"{start}{wanted.format}"
-            ),
-            None,
-        )
-        if found is None:
-            asked = f" as {wanted.format}" if wanted.format else ""
-            raise JobError(f"job_id: {wanted.job_id} left no {wanted.type}{asked}")
-        ending = found.key.rsplit(".", 1)[-1]
-        answer: Answer = {
-            "status": "completed",
-            "job_id": wanted.job_id,
-            "format": ending,
-            "size": found.size,
-        }
-        if wanted.base64:
-            assert self._started.settings is not None  # noqa: S101
-            inline = Inline(self._started.settings.inline_limit)
-            return {**answer, "base64": inline.encode(bucket.get(found.key))}
-        return {**answer, "url": bucket.link(found.key)}
-
-    def _needed_bucket(self) -> Bucket:
-        if self._bucket is None:
-            raise JobError("endpoint: needs a bucket, and S3_BUCKET is not set on this worker")
-        return self._bucket
-
 
 _KNOWN: Final = ("tts", "upload", "list_voices", "download")
 
 
-def _speaker(started: Started, bucket: Bucket | None, network: Network) -> Speaker | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Endpoints:
+    """What serves jobs on a worker that has started."""
+
+    speaker: Speaker
+    of_bucket: BucketEndpoints
+
+
+def _endpoints(started: Started, network: Network) -> _Endpoints | str:
+    """What serves jobs; or why none can be served, where the start failed."""
+    if started.failure is not None:
+        failure = started.failure
+        return f"this worker's start failed at {failure.stage}: {failure.message}"
     settings = started.settings
     if settings is None or started.synthesizer is None or started.timing is None:
-        return None
-    return Speaker(
+        return "this worker has not started"
+    bucket = Bucket(settings.bucket) if settings.bucket else None
+    speaker = Speaker(
         synthesizer=started.synthesizer,
         timing=started.timing,
         bucket=bucket,
@@ -252,4 +201,8 @@ def _speaker(started: Started, bucket: Bucket | None, network: Network) -> Speak
         unavailable=started.unavailable,
         attention=started.attention,
         network=network,
+    )
+    return _Endpoints(
+        speaker=speaker,
+        of_bucket=BucketEndpoints(settings=settings, bucket=bucket, network=network),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import soundfile
 
 from f5_tts_worker.jobs import JobError, TtsInput
-from f5_tts_worker.speech import Speech, Timings
+from f5_tts_worker.speech import Speech
 from f5_tts_worker.storage import Bucket, Inline, MissingError
 from f5_tts_worker.subtitles import write
 from f5_tts_worker.synthesis import (
@@ -35,6 +35,37 @@ if TYPE_CHECKING:
 _AUDIO_ENDINGS: Final = (".wav", ".flac", ".mp3", ".ogg")
 _PACKAGES: Final = {"whisperx": "whisperx", "google": "google-cloud-speech"}
 """Of each method of timing words, as jobs call it."""
+
+
+class _Results:
+    """Where one job's files go: into the bucket, or into its answer where there is none."""
+
+    def __init__(self, job_id: str, bucket: Bucket | None, inline: Inline) -> None:
+        self._outputs = f"outputs/{job_id}"
+        self._bucket = bucket
+        self._inline = inline
+
+    def put_audio(self, audio: bytes, ending: str) -> dict[str, object]:
+        """Put the audio there, and return what the answer says of it."""
+        if self._bucket is None:
+            return {"audio_base64": self._inline.encode(audio), "audio_format": ending}
+        url = self._bucket.put(f"{self._outputs}/audio.{ending}", audio)
+        return {"audio_url": url, "audio_format": ending}
+
+    def put_timings(self, files: Mapping[str, bytes]) -> dict[str, object]:
+        """Put the files there, each by its ending, and return what the answer says of them."""
+        if self._bucket is None:
+            return {
+                "timing_base64": {
+                    ending: self._inline.encode(content) for ending, content in files.items()
+                }
+            }
+        return {
+            "timing_files": {
+                ending: self._bucket.put(f"{self._outputs}/timing.{ending}", content)
+                for ending, content in files.items()
+            }
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +123,14 @@ class Speaker:
             "sample_rate": rate,
             "seed": seed,
         }
-        inline = Inline(self.inline_limit)
+        results = _Results(job_id, self.bucket, Inline(self.inline_limit))
         audio = encode(samples, rate, wanted.audio_format)
-        answer |= self._put_audio(job_id, audio, wanted.audio_format, inline)
+        answer |= results.put_audio(audio, wanted.audio_format)
         if wanted.wants_timings:
             watch.reach(1.0)
-            answer |= self._timings(job_id, wanted, samples, (inline, warnings))
+            timed, more_warnings = self._timings(wanted, samples, results)
+            answer |= timed
+            warnings += more_warnings
         answer["warnings"] = warnings
         answer["attention"] = self.attention
         answer["unavailable"] = dict(self.unavailable)
@@ -119,23 +152,10 @@ class Speaker:
                 hand_over({"part": len(parts), "duration": seconds, "audio_base64": content})
         return join(parts, rate)
 
-    def _put_audio(
-        self, job_id: str, audio: bytes, ending: str, inline: Inline
-    ) -> dict[str, object]:
-        if self.bucket is None:
-            return {"audio_base64": inline.encode(audio), "audio_format": ending}
-        url = self.bucket.put(f"outputs/{job_id}/audio.{ending}", audio)
-        return {"audio_url": url, "audio_format": ending}
-
     def _timings(
-        self,
-        job_id: str,
-        wanted: TtsInput,
-        samples: Samples,
-        told: tuple[Inline, list[str]],
-    ) -> dict[str, object]:
-        """Times and subtitles; where they cannot be had, a warning, for the voice is there."""
-        inline, warnings = told
+        self, wanted: TtsInput, samples: Samples, results: _Results
+    ) -> tuple[dict[str, object], list[str]]:
+        """Times and subtitles; and warnings, above all where these cannot be had."""
         speech = Speech(
             samples=samples,
             sample_rate=self.synthesizer.sample_rate,
@@ -143,19 +163,22 @@ class Speaker:
             language=wanted.language,
         )
         timed = self.timing.time(speech, wanted.timing_method)
-        warnings.extend(timed.warnings)
-        warnings.extend(self._missing())
+        warnings = [*timed.warnings, *self._missing()]
         if timed.timings is None:
-            return {"timing_files": {}, "timing_method": None}
-        return {
-            **self._files(job_id, wanted, speech, (timed.timings, inline)),
-            "timing_format": wanted.timing_format[0]
-            if len(wanted.timing_format) == 1
-            else list(wanted.timing_format),
+            return {"timing_files": {}, "timing_method": None}, warnings
+        formats, words = wanted.timing_format, timed.timings.words
+        files: dict[str, bytes] = {
+            ending: write(ending, words, speech.duration, wanted.text).encode()
+            for ending in formats
+        }
+        answer = {
+            **results.put_timings(files),
+            "timing_format": formats[0] if len(formats) == 1 else list(formats),
             "timing_method": timed.timings.method,
             "timing_confidence": timed.timings.confidence,
-            "word_count": len(timed.timings.words),
+            "word_count": len(words),
         }
+        return answer, warnings
 
     def _missing(self) -> list[str]:
         """Whoever could have timed words and cannot here."""
@@ -164,23 +187,6 @@ class Speaker:
             for method, package in _PACKAGES.items()
             if package in self.unavailable
         ]
-
-    def _files(
-        self, job_id: str, wanted: TtsInput, speech: Speech, made: tuple[Timings, Inline]
-    ) -> dict[str, object]:
-        timings, inline = made
-        written = {
-            ending: write(ending, timings.words, speech.duration, wanted.text).encode()
-            for ending in wanted.timing_format
-        }
-        if self.bucket is None:
-            return {"timing_base64": {name: inline.encode(it) for name, it in written.items()}}
-        return {
-            "timing_files": {
-                name: self.bucket.put(f"outputs/{job_id}/timing.{name}", content)
-                for name, content in written.items()
-            }
-        }
 
     # -- whose voice
 

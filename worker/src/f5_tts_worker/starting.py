@@ -21,7 +21,7 @@ from f5_tts_worker.logs import say
 from f5_tts_worker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from f5_tts_worker.attending import Attention
+    from f5_tts_worker.attention_backend import Attention
     from f5_tts_worker.synthesis import Synthesizer
     from f5_tts_worker.timing import TimingService, WordTiming
 

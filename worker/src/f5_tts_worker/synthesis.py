@@ -21,7 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from f5_tts_worker.attending import Attention, choose_attention
+from f5_tts_worker.attention_backend import Attention, choose_attention
 from f5_tts_worker.sentences import cut, piece_limit
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class F5Synthesizer:
         Whoever calls has pointed the model caches to where they stay: see ``starting``.
         """
         # Before F5-TTS, whatever the order that imports are sorted into: it hides what is broken.
-        import_module("f5_tts_worker.attention")
+        import_module("f5_tts_worker.flash_attn_guard")
         from f5_tts.api import F5TTS
 
         model = F5TTS(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from f5_tts_worker.placing import Spot, confidence, fill
 from f5_tts_worker.speech import Speech, Timed, Timings
 from f5_tts_worker.tokens import tokens
+from f5_tts_worker.word_alignment import Spot, confidence, fill
 
 _ENOUGH = 0.5  # of the words; below it a warning says that most times are worked out
 

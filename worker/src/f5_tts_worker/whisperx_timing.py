@@ -13,9 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from f5_tts_worker.placing import Spot
 from f5_tts_worker.silences import bounds
 from f5_tts_worker.tokens import spoken
+from f5_tts_worker.word_alignment import Spot
 
 if TYPE_CHECKING:
     import numpy as np

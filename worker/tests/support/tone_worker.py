@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from f5_tts_worker.starting import initialize_models
 
 if TYPE_CHECKING:
-    from f5_tts_worker.attending import Attention
-    from f5_tts_worker.placing import Spot
+    from f5_tts_worker.attention_backend import Attention
     from f5_tts_worker.settings import Settings
     from f5_tts_worker.speech import Speech
     from f5_tts_worker.synthesis import Reference, Samples, Utterance, Watch
     from f5_tts_worker.voices import Network
+    from f5_tts_worker.word_alignment import Spot
 
 RATE = 24_000
 STEP = 0.01  # seconds of work
@@ -38,7 +38,7 @@ class Tone:
 
     def attend(self, wanted: str | None) -> Attention:
         """A tone attends to nothing."""
-        from f5_tts_worker.attending import Attention
+        from f5_tts_worker.attention_backend import Attention
 
         return Attention(by="torch")
 
@@ -85,7 +85,7 @@ class Evenly:
 
     def place(self, speech: Speech, texts: Sequence[str]) -> list[Spot | None]:
         """Each word gets as much as every other."""
-        from f5_tts_worker.placing import Spot
+        from f5_tts_worker.word_alignment import Spot
 
         each = speech.duration / len(texts)
         return [

@@ -17,16 +17,16 @@ from preheat.decisions.health.bounds import (
     required_from,
     requiring,
 )
-from preheat.decisions.health.phrases import label, listed, megabytes, require
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.decisions.health.phrases import label, listed, require, size_in_brackets
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import Companion, Examination, Installed
 from preheat.words.platform import Distribution, RecordState, Torch
 
-WORTH_A_LINE = 10_000_000
-"""Bytes; what wastes less is not told."""
+LEAST_WASTE_BYTES = 10_000_000
+"""What wastes less is not told."""
 
-# A toolkit to compile with has a few of them for good reason; cuDNN and cuBLAS are far larger.
-_TOOLKIT = 200_000_000
+# A toolkit to compile with brings some libraries, of fewer bytes; cuDNN and cuBLAS are far larger.
+_MORE_THAN_A_TOOLKIT_BYTES = 200_000_000
 _NVIDIA = re.compile(r"nvidia-(.+?)(?:-cu(\d+))?")
 
 
@@ -73,10 +73,10 @@ def cuda_twice(seen: Examination) -> Iterator[Finding]:
         for name, each in sorted(kept.items())
     ]
     yield Finding(
-        code=Ailment.CUDA_TWICE,
+        code=FindingCode.CUDA_TWICE,
         harm=Harm.USE,
         what=f"CUDA libraries are there for two CUDAs: {told}{more}"
-        f"{megabytes(sum(each.size for each in spare))}",
+        f"{size_in_brackets(sum(each.size for each in spare))}",
         why=why,
         mend=remedies.then(
             remedies.uninstall(seen.tools, [*names, *needy], spare[0].distribution.location),
@@ -95,7 +95,7 @@ def system_cuda(seen: Examination) -> Iterator[Finding]:
         if each.preferred and each.names:
             rest = [p for p in seen.library_path.split(":") if p and p != each.directory]
             yield Finding(
-                code=Ailment.SYSTEM_CUDA,
+                code=FindingCode.SYSTEM_CUDA,
                 harm=Harm.USE,
                 what=f"LD_LIBRARY_PATH puts {listed(each.names)} of {each.directory} before the "
                 "wheels' own",
@@ -103,14 +103,14 @@ def system_cuda(seen: Examination) -> Iterator[Finding]:
                 "under the same name fails in use",
                 mend=remedies.export("LD_LIBRARY_PATH", ":".join(rest)),
             )
-        elif each.size >= _TOOLKIT:
+        elif each.size >= _MORE_THAN_A_TOOLKIT_BYTES:
             packages = " ".join(each.packages)
             purge = f"apt-get purge {packages}" if packages else remedies.remove(each.files)
             yield Finding(
-                code=Ailment.SYSTEM_CUDA,
+                code=FindingCode.SYSTEM_CUDA,
                 harm=Harm.COST,
                 what=f"{each.directory} holds CUDA libraries that the wheels bring as well"
-                f"{megabytes(each.size)}",
+                f"{size_in_brackets(each.size)}",
                 why="torch loads those of its wheels; the others only fill the image, unless a "
                 "program outside of Python uses them",
                 mend=remedies.by_hand(
@@ -130,7 +130,7 @@ def torch_mixed(seen: Examination) -> Iterator[Finding]:
     written, declared = torch.version.partition("+")[0], found.version.partition("+")[0]
     if written != declared:
         yield Finding(
-            code=Ailment.TORCH_MIXED,
+            code=FindingCode.TORCH_MIXED,
             harm=Harm.START,
             what=f"torch in {found.location} says it is {torch.version}, its metadata "
             f"{found.version}",
@@ -143,7 +143,7 @@ def torch_mixed(seen: Examination) -> Iterator[Finding]:
         part = seen.platform.find(name) if seen.platform else None
         if part is not None and not accepts(bound, part.version):
             yield Finding(
-                code=Ailment.TORCH_MIXED,
+                code=FindingCode.TORCH_MIXED,
                 harm=Harm.USE,
                 what=f"torch {torch.version} was built with {name}{bound.specifier}, and "
                 f"{part.version} is there",
@@ -184,7 +184,7 @@ def companions(seen: Examination) -> Iterator[Finding]:
         refused = [b for b in bounds(seen, one, "torch") if not accepts(b, torch.version)]
         if refused:
             yield Finding(
-                code=Ailment.COMPANION,
+                code=FindingCode.COMPANION,
                 harm=Harm.START,
                 what=f"{label(one)} was built with torch{refused[0].specifier}, and torch "
                 f"{torch.version} is there",
@@ -201,7 +201,7 @@ def _other_cuda(seen: Examination, build: Companion, torch: Torch) -> Iterator[F
     both = bool(build.cuda and torch.cuda)
     same_major = both and major(build.cuda) == major(torch.cuda)
     yield Finding(
-        code=Ailment.COMPANION,
+        code=FindingCode.COMPANION,
         # Without CUDA it imports, and fails on a GPU; for another CUDA it does not even import.
         harm=Harm.USE if same_major or build.cuda is None else Harm.START,
         what=f"{build.name} {build.version} is a build {_for(build.cuda)}, torch {torch.version} "
@@ -224,7 +224,7 @@ def driver(seen: Examination) -> Iterator[Finding]:
     able = accelerator.cuda
     if torch.cuda and able and major(able) < major(torch.cuda):
         yield Finding(
-            code=Ailment.DRIVER,
+            code=FindingCode.DRIVER,
             harm=Harm.USE,
             what=f"torch {torch.version} needs a driver for CUDA {torch.cuda}; driver "
             f"{accelerator.driver} can do {able}",
@@ -234,7 +234,7 @@ def driver(seen: Examination) -> Iterator[Finding]:
         )
     if torch.cuda is None and accelerator.gpus and "rocm" not in torch.version:
         yield Finding(
-            code=Ailment.CPU_TORCH,
+            code=FindingCode.CPU_TORCH,
             harm=Harm.USE,
             what=f"torch {torch.version} is a build without CUDA, and {accelerator.gpus[0].name} "
             "is here",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from preheat.decisions.health import cuda, installed, remedies, shadows, store
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.decisions.health import cuda, hidden, installed, remedies, store
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import Examination
 
-_ORDER = {ailment: place for place, ailment in enumerate(Ailment)}
+_ORDER = {code: place for place, code in enumerate(FindingCode)}
 
 
 def diagnose(seen: Examination) -> tuple[Finding, ...]:
@@ -29,7 +29,7 @@ def breaks_a_start(findings: Iterable[Finding]) -> bool:
 def _basics(seen: Examination) -> Iterator[Finding]:
     if seen.manifest_error:
         yield Finding(
-            code=Ailment.MANIFEST,
+            code=FindingCode.MANIFEST,
             harm=Harm.START,
             what=seen.manifest_error,
             why="every start ends with exit status 2; what follows was found with the defaults",
@@ -37,7 +37,7 @@ def _basics(seen: Examination) -> Iterator[Finding]:
         )
     if seen.interpreter_error:
         yield Finding(
-            code=Ailment.INTERPRETER,
+            code=FindingCode.INTERPRETER,
             harm=Harm.START,
             what=seen.interpreter_error,
             why="every start ends with exit status 5; the platform could not be looked at",
@@ -47,7 +47,7 @@ def _basics(seen: Examination) -> Iterator[Finding]:
         )
     if seen.temp_error:
         yield Finding(
-            code=Ailment.TEMP_UNUSABLE,
+            code=FindingCode.TEMP_UNUSABLE,
             harm=Harm.START,
             what=f"there is no usable temporary directory: {seen.temp_error}",
             why="nothing can be proved or built without one",
@@ -68,9 +68,9 @@ def _platform(seen: Examination) -> Iterator[Finding]:
         installed.half_installed,
         installed.leftovers,
         installed.overwritten,
-        shadows.shadowed,
-        shadows.hidden_copies,
-        shadows.layer_shadows,
+        hidden.other_versions,
+        hidden.useless_copies,
+        hidden.hidden_by_layers,
     ):
         yield from look(seen)
 
@@ -92,7 +92,7 @@ def _store(seen: Examination) -> Iterator[Finding]:
 def _unexamined(seen: Examination) -> Iterator[Finding]:
     for each in seen.unexamined:
         yield Finding(
-            code=Ailment.UNEXAMINED,
+            code=FindingCode.UNEXAMINED,
             harm=Harm.NOTE,
             what=f"{each.part} could not be looked at: {each.reason}",
             why="something may be wrong there that is not told here",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from preheat.decisions.health import remedies
 from preheat.decisions.health.bounds import as_version
 from preheat.decisions.health.cuda import cuda_twins
-from preheat.decisions.health.phrases import are, base_name, label, listed, megabytes, were
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.decisions.health.phrases import are, base_name, label, listed, size_in_brackets, were
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import Examination, Installed, Twins
 from preheat.words.platform import RecordState
 
@@ -25,7 +25,7 @@ def half_installed(seen: Examination) -> Iterator[Finding]:
         fault, harm = _fault(each)
         if fault:
             yield Finding(
-                code=Ailment.HALF_INSTALLED,
+                code=FindingCode.HALF_INSTALLED,
                 harm=harm,
                 what=f"{label(one)} in {one.location} is half-installed: {fault}",
                 why="an installer was stopped there, or files were removed; an import of it fails, "
@@ -62,7 +62,7 @@ def two_metadata(seen: Examination) -> Iterator[Finding]:
         newest = _newest(each)
         versions = ", ".join(sorted(remedies.version_in(path) or "?" for path in each.metadata))
         yield Finding(
-            code=Ailment.TWO_METADATA,
+            code=FindingCode.TWO_METADATA,
             harm=Harm.USE,
             what=f"{each.name} is installed in several versions at one place: {versions} in "
             f"{each.location}",
@@ -91,17 +91,17 @@ def leftovers(seen: Examination) -> Iterator[Finding]:
         lost = {e.was[0]: e.was[1] for e in entries if e.was and e.was[0] not in present}
         if not lost:
             yield Finding(
-                code=Ailment.LEFTOVERS,
+                code=FindingCode.LEFTOVERS,
                 harm=Harm.COST,
                 what=f"{listed([base_name(path) for path in paths])} in {location} "
                 f"{were(paths)} left behind by an interrupted uninstall"
-                f"{megabytes(sum(each.size for each in entries))}",
+                f"{size_in_brackets(sum(each.size for each in entries))}",
                 why="nothing uses it, and pip warns of it at every call",
                 mend=remedies.remove(paths),
             )
         for name, version in sorted(lost.items()):
             yield Finding(
-                code=Ailment.LOST,
+                code=FindingCode.LOST,
                 harm=Harm.START,
                 what=f"{name} {version} in {location} was uninstalled by half, and nothing came in "
                 "its place",
@@ -132,7 +132,7 @@ def overwritten(seen: Examination) -> Iterator[Finding]:
         winner = by_name.get((each.shared[0], one.location))
         version = (winner.distribution.version if winner else "") or ""
         yield Finding(
-            code=Ailment.OVERWRITTEN,
+            code=FindingCode.OVERWRITTEN,
             harm=Harm.USE,
             what=f"{listed(files)} of {label(one)} {were(files)} overwritten "
             f"by {each.shared[0]} {version}".rstrip(),

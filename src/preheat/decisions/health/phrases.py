@@ -1,4 +1,4 @@
-"""Words for findings: short lists, and numbers a person reads."""
+"""Phrases that findings are made of: short lists, verbs and sizes."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def require(names: Sequence[str]) -> str:
     return "requires" if len(names) == 1 else "require"
 
 
-def megabytes(size: int) -> str:
-    """A size in brackets; nothing where it is too small to matter."""
+def size_in_brackets(size: int) -> str:
+    """Bytes in MB, in brackets; empty where it is too little to matter."""
     return f" ({size / 1e6:,.1f} MB)" if size >= 100_000 else ""

@@ -58,7 +58,7 @@ def torch_for(tools: Tools, driver_cuda: str | None, *, name: str = "torch") -> 
 
 
 def build_of(tools: Tools, name: str, version: str, cuda: str | None) -> str:
-    """The same version in the build for that CUDA, or for none."""
+    """Installs the build of that version for that CUDA, or for none."""
     build = f"cu{cuda.replace('.', '')}" if cuda else "cpu"
     public = version.partition("+")[0]
     return _install(
@@ -103,7 +103,7 @@ def then(*commands: str) -> str:
 
 
 def by_hand(what: str, command: str) -> str:
-    """A command that a person must do something for first."""
+    """A command, and in a comment what a person must do before it."""
     return f"# {what}, then:\n{command}"
 
 
@@ -132,7 +132,7 @@ def version_in(metadata: str) -> str:
 
 
 def _elsewhere(tools: Tools, location: str) -> bool:
-    """Whether a directory is none of the interpreter's own: of PYTHONPATH, or behind a venv."""
+    """Whether a directory is not the interpreter's own: one of PYTHONPATH, or behind a venv."""
     return not location.startswith(f"{tools.prefix.rstrip('/')}/")
 
 

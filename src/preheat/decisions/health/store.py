@@ -6,18 +6,20 @@ import errno
 from collections.abc import Iterator
 
 from preheat.decisions.health import remedies
-from preheat.decisions.health.cuda import WORTH_A_LINE
-from preheat.decisions.health.phrases import base_name, listed, megabytes
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.decisions.health.cuda import LEAST_WASTE_BYTES
+from preheat.decisions.health.phrases import base_name, listed, size_in_brackets
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import LayerFiles, Locking, StoreState, Tools
+from preheat.words.quantities import in_mb
+from preheat.words.store import Directory
 
-PARTS = ("staging", "layers")
+PARTS = (Directory.STAGING.dirname, Directory.LAYERS.dirname)
 """Directories of a store that have to be on one filesystem."""
 
-TEMP_LEAST = 100_000_000
-"""Bytes that proofs and the engine may need in the temporary directory."""
-TEMP_PER_BUILD = 60_000_000
-"""Bytes that one isolated build unpacks there."""
+TEMP_LEAST_BYTES = 100_000_000
+"""What proofs and the engine may need in the temporary directory."""
+TEMP_BYTES_PER_BUILD = 60_000_000
+"""What one isolated build unpacks there."""
 
 _FEW_INODES = 10_000
 
@@ -28,7 +30,7 @@ def not_writable(store: StoreState, tools: Tools) -> Iterator[Finding]:
     if trial.error is None:
         return
     yield Finding(
-        code=Ailment.STORE_NOT_WRITABLE,
+        code=FindingCode.STORE_NOT_WRITABLE,
         harm=Harm.START,
         what=f"the store {store.root} cannot be written: {_refusal(trial.error)} in {trial.place}",
         why="a start that has anything to install ends with exit status 4",
@@ -73,7 +75,7 @@ def locks(store: StoreState, tools: Tools) -> Iterator[Finding]:
     )
     if locking not in (None, Locking.EXCLUDES):
         yield Finding(
-            code=Ailment.NO_LOCKS,
+            code=FindingCode.NO_LOCKS,
             harm=Harm.COST,
             what=f"a lock on a file in {store.trial.place} does not hold: {locking.value}",
             why="whether a start in another container lives is then told by the age of its lease: "
@@ -83,7 +85,7 @@ def locks(store: StoreState, tools: Tools) -> Iterator[Finding]:
         )
     elif volume is not None and locking is not None and not volume.quota_known:
         yield Finding(
-            code=Ailment.LOCKS_MAY_BE_LOCAL,
+            code=FindingCode.LOCKS_MAY_BE_LOCAL,
             harm=Harm.NOTE,
             what=f"the store {store.root} is on a network filesystem ({volume.kind}): locks hold "
             "on this host, and perhaps on this host only",
@@ -113,13 +115,13 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
     if volume.free < wanted:
         short = volume.free < store.keep_free
         yield Finding(
-            code=Ailment.SPACE,
+            code=FindingCode.SPACE,
             harm=Harm.USE if short else Harm.COST,
-            what=f"{volume.path} has {_mb(volume.free)} free, "
+            what=f"{volume.path} has {in_mb(volume.free)} free, "
             + (
-                f"and {_mb(store.keep_free)} have to stay free (space.keep-free)"
+                f"and {in_mb(store.keep_free)} have to stay free (space.keep-free)"
                 if short
-                else f"less than {_mb(store.clean_below)} (space.clean-below)"
+                else f"less than {in_mb(store.clean_below)} (space.clean-below)"
             ),
             why="nothing can be installed that the store does not have: it is skipped"
             if short
@@ -128,7 +130,7 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
         )
     if volume.inodes is not None and volume.inodes < _FEW_INODES:
         yield Finding(
-            code=Ailment.SPACE,
+            code=FindingCode.SPACE,
             harm=Harm.USE,
             what=f"{volume.path} has {volume.inodes:,} free inodes",
             why="a heavy package has thousands of files: it is skipped",
@@ -139,7 +141,7 @@ def space(store: StoreState, tools: Tools) -> Iterator[Finding]:
 def temp(store: StoreState, tools: Tools) -> Iterator[Finding]:
     """A temporary directory in which a proof or a build ends with a full disk."""
     volume, other = store.volumes.get("temp"), store.volumes.get("store")
-    wanted = TEMP_LEAST + TEMP_PER_BUILD * store.builds
+    wanted = TEMP_LEAST_BYTES + TEMP_BYTES_PER_BUILD * store.builds
     if volume is None or volume.free >= wanted:
         return
     roomier = other is not None and other.device != volume.device and other.free >= wanted
@@ -148,10 +150,10 @@ def temp(store: StoreState, tools: Tools) -> Iterator[Finding]:
     else:
         made = remedies.preheat(tools, "clean")
     yield Finding(
-        code=Ailment.TEMP_SMALL,
+        code=FindingCode.TEMP_SMALL,
         harm=Harm.USE,
-        what=f"the temporary directory {volume.path} has {_mb(volume.free)} free",
-        why=f"proofs and builds want {_mb(wanted)} there; with less, packages fail with "
+        what=f"the temporary directory {volume.path} has {in_mb(volume.free)} free",
+        why=f"proofs and builds want {in_mb(wanted)} there; with less, packages fail with "
         "`No space left on device`",
         mend=made,
     )
@@ -162,7 +164,7 @@ def hardlinks(store: StoreState) -> Iterator[Finding]:
     if store.trial.error is not None or store.trial.links:
         return
     yield Finding(
-        code=Ailment.NO_HARDLINKS,
+        code=FindingCode.NO_HARDLINKS,
         harm=Harm.COST,
         what=f"no hardlink can be made in {store.trial.place}",
         why="the engine copies from its cache into the layer: an installation writes everything "
@@ -186,7 +188,7 @@ def split(store: StoreState) -> Iterator[Finding]:
         place = f"{store.local}/{part}"
         linked = part in store.linked
         yield Finding(
-            code=Ailment.STORE_SPLIT,
+            code=FindingCode.STORE_SPLIT,
             harm=Harm.START,
             what=f"{place} is on another filesystem ({volume.kind}) than the store ({here.kind})",
             why="a layer is made in staging, by hardlinks from the engine's cache, and published "
@@ -202,7 +204,7 @@ def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
     for pack in store.packs:
         if pack.wrong:
             yield Finding(
-                code=Ailment.DAMAGED_LAYER,
+                code=FindingCode.DAMAGED_LAYER,
                 harm=Harm.COST,
                 what=pack.wrong,
                 why="the start that needs it makes its layer again",
@@ -216,7 +218,7 @@ def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
                 else (f"the layer {_short(layer)}")
             )
             yield Finding(
-                code=Ailment.DAMAGED_LAYER,
+                code=FindingCode.DAMAGED_LAYER,
                 # Without its facts it counts as absent, unless a pointer names it.
                 harm=Harm.START if layer.in_use or layer.package else Harm.COST,
                 what=f"{whose} is damaged: {layer.wrong}",
@@ -232,9 +234,9 @@ def damaged_layers(store: StoreState, tools: Tools) -> Iterator[Finding]:
 
 
 def duplicates(store: StoreState) -> Iterator[Finding]:
-    """The same distribution in the same version, several times on disk."""
+    """Distributions that lie on disk several times in one version."""
     size = sum(each.size for each in store.copies)
-    if size < WORTH_A_LINE:
+    if size < LEAST_WASTE_BYTES:
         return
     largest = sorted(store.copies, key=lambda each: (-each.size, each.name))
     layers = {layer.path: layer for layer in store.layers}
@@ -246,15 +248,15 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
             if place in layers and not layers[place].in_use
         }
     )
-    names = [f"{each.name} {each.version}{megabytes(each.size)}" for each in largest]
+    names = [f"{each.name} {each.version}{size_in_brackets(each.size)}" for each in largest]
     what = f"{len(largest)} distributions lie in several places: {listed(names)}"
     if len(largest) == 1:
         what = f"{names[0]} lies in several places: {', '.join(largest[0].places)}"
     yield Finding(
-        code=Ailment.DUPLICATES,
+        code=FindingCode.DUPLICATES,
         harm=Harm.COST,
         what=what,
-        why=f"{_mb(size)} could be free"
+        why=f"{in_mb(size)} could be free"
         + ("; the last start of this interpreter does not use the layers below" if spare else ""),
         # Layers never change, so that equal files in them may be one.
         mend=remedies.remove(spare)
@@ -265,7 +267,3 @@ def duplicates(store: StoreState) -> Iterator[Finding]:
 
 def _short(layer: LayerFiles) -> str:
     return base_name(layer.path)[:8]
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

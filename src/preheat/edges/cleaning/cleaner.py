@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from preheat.decisions.tiers import Habitat, tiers
+from preheat.decisions.tiers import UserPlaces, tiers
 from preheat.edges.cleaning.conda import unused_packages
 from preheat.edges.cleaning.layers import Stale, collect, stale
 from preheat.edges.disk import deletion
@@ -198,7 +198,7 @@ class Cleaner:
 
     def _tiers(self) -> tuple[Tier, ...]:
         return tiers(
-            Habitat(
+            UserPlaces(
                 home=os.path.realpath(os.path.expanduser("~")),
                 temp=os.path.realpath(tempfile.gettempdir()),
                 user=_user(),

@@ -23,6 +23,7 @@ from preheat.edges.store.shelf import Shelf
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.words.errors import StoreError
+from preheat.words.store import Directory
 
 # Between a layer's publication and the lease of whoever uses it lie seconds.
 _FRESH = 600.0
@@ -68,7 +69,7 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
         now = (
             filesystem_time(shelf.directory)
             if shelf.packed
-            else filesystem_time(store.root / "leases")
+            else filesystem_time(Directory.LEASES.under(store.root))
         )
         for digest in shelf.digests() - held - frozenset(spared):
             with contextlib.suppress(OSError):
@@ -141,7 +142,7 @@ def _take_away(shelf: Shelf, digest: str, staging: Staging) -> bool:
             place.unlink()
             return True
         # In staging of its own filesystem: what a kill leaves there goes with the dead.
-        aside = shelf.base / "staging" / staging.lease.name
+        aside = Directory.STAGING.under(shelf.base) / staging.lease.name
         aside.mkdir(parents=True, exist_ok=True)
         place.rename(aside / f"stale-{digest}")
     except OSError:

@@ -31,7 +31,7 @@ from preheat.edges.engine.metadata_venv import make_metadata_venv
 from preheat.edges.engine.uv import Leash, Limits, Uv, repeat
 from preheat.edges.manifest.toml import load as load_toml
 from preheat.words.engine import Pin, Request, Solved, Unsolved
-from preheat.words.errors import InstallError, ResolutionError
+from preheat.words.errors import InstallError, ResolutionError, Unreachable
 from preheat.words.lock import Archive, Locked
 from preheat.words.manifest import Index
 from preheat.words.platform import Interpreter, Platform
@@ -159,12 +159,11 @@ class Engine:
         )
         if answer.returncode != 0:
             solver_output = failures.redact(answer.stderr.strip())
-            raise ResolutionError(
-                f"the archives of the chosen versions cannot be found: {solver_output}",
-                hint="check that the index answers, or use --offline with a lock",
-                unreachable=failures.is_unreachable(solver_output),
-                why="the index cannot be reached",
-            )
+            message = f"the archives of the chosen versions cannot be found: {solver_output}"
+            hint = "check that the index answers, or use --offline with a lock"
+            if failures.is_unreachable(solver_output):
+                raise Unreachable(message, hint=hint, why="the index cannot be reached")
+            raise ResolutionError(message, hint=hint)
         chosen = Pylock.from_dict(load_toml(output)).select(
             environment=self._markers, tags=self._tags
         )

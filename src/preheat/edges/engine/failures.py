@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from preheat.words.errors import ArchiveChanged, DiskFull, InstallError, Transient
+
 # In the middle of a body too: it is not the archive that is wrong.
 _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|Request failed after|Could not connect|"
@@ -22,9 +24,8 @@ _FINAL = re.compile(
     r"Hash mismatch|\[stderr\]|\[stdout\]",
     re.IGNORECASE,
 )
-# What the next start need not suffer again: the disk and the network are not the package.
 # EIO, EAGAIN, ENOMEM, ENFILE, EMFILE, EROFS: the machine's, not the package's.
-_PASSING = re.compile(
+_OF_MACHINE = re.compile(
     r"Input/output error|Read-only file system|Too many open files|os error (?:5|11|12|23|24|30)\b"
 )
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|os error (?:28|122)\b")
@@ -40,25 +41,27 @@ def is_silent(report: str) -> bool:
     return bool(_SILENT.search(report))
 
 
-def is_changed(report: str) -> bool:
-    """Whether the index serves another archive than the one that was chosen."""
-    return "Hash mismatch" in report or "Size mismatch" in report
-
-
 def is_full(report: str) -> bool:
     """Whether a disk, or a quota on it, was full."""
     return bool(_FULL.search(report))
 
 
-def is_passing(report: str) -> bool:
-    """Whether it was the machine's or the network's trouble, and not the package's."""
-    return is_full(report) or is_unreachable(report) or bool(_PASSING.search(report))
-
-
 def is_network_fault(report: str) -> bool:
     """Whether it was the network and nothing else, so that trying again may help."""
-    other = is_full(report) or _PASSING.search(report) or _FINAL.search(report)
+    other = is_full(report) or _OF_MACHINE.search(report) or _FINAL.search(report)
     return is_unreachable(report) and not other
+
+
+def error(report: str, exit_status: int) -> InstallError:
+    """What a failed installation is to be raised as, by uv's report of it."""
+    kind = InstallError
+    if is_full(report):
+        kind = DiskFull
+    elif is_unreachable(report) or _OF_MACHINE.search(report):
+        kind = Transient
+    elif "Hash mismatch" in report or "Size mismatch" in report:
+        kind = ArchiveChanged
+    return kind(sentence(report, exit_status), output=redact(report))
 
 
 def sentence(report: str, exit_status: int) -> str:

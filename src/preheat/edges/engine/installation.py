@@ -17,7 +17,6 @@ from preheat.edges.disk.deletion import erase
 from preheat.edges.engine import failures
 from preheat.edges.engine.uv import Leash, Limits, Uv, repeat
 from preheat.words.engine import Request
-from preheat.words.errors import InstallError
 from preheat.words.lock import Archive, Locked
 from preheat.words.manifest import Index
 
@@ -50,21 +49,18 @@ class Installation:
         """Fetches, checks against sha256, unpacks and links.
 
         Raises:
-            InstallError: a hash differs, an archive is damaged, a build fails, the disk is full,
-                the index stops answering, or it was interrupted. The target is then worth
-                nothing.
+            InstallError: an archive is damaged, or a build fails. After this and each of the
+                following, the target is worth nothing.
+            ArchiveChanged: a hash or a size differs.
+            DiskFull: there is no room for it.
+            Transient: the index stops answering, the machine fails, or it was interrupted.
+            TimedOut: it took too long.
         """
         answer = self._install(limits)
         if _may_pass(answer):
             answer = self._install_relayed(limits) or answer
         if answer.returncode != 0:
-            raise InstallError(
-                failures.sentence(answer.stderr, answer.returncode),
-                output=failures.redact(answer.stderr),
-                passing=failures.is_passing(answer.stderr),
-                full=failures.is_full(answer.stderr),
-                changed=failures.is_changed(answer.stderr),
-            )
+            raise failures.error(answer.stderr, answer.returncode)
         (self.target / ".lock").unlink(missing_ok=True)
 
     def _install(self, limits: Limits) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import uv
 
 from preheat.edges.process import group
-from preheat.words.errors import InstallError, ResolutionError
+from preheat.words.errors import InstallError, ResolutionError, TimedOut
 
 # Passed on knowingly: where packages come from, how to reach it, and who asks.
 _PASSED_ON = (
@@ -130,7 +130,8 @@ class Uv:
 
         Raises:
             ResolutionError: it cannot be started.
-            InstallError: it took too long, or the leash was pulled.
+            TimedOut: it took too long.
+            InstallError: the leash was pulled, with this reason.
         """
         command = [
             uv.find_uv_bin(),
@@ -160,9 +161,8 @@ class Uv:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             _end(process)
-            raise InstallError(
-                f"the engine did not answer within {timeout:.0f} s, when the deadline passed",
-                deadline=True,
+            raise TimedOut(
+                f"the engine did not answer within {timeout:.0f} s, when the deadline passed"
             ) from None
         except BaseException:
             _end(process)

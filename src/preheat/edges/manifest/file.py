@@ -9,9 +9,11 @@ from pathlib import Path
 
 from preheat.edges.manifest import toml
 from preheat.edges.manifest.default_store import default_local, default_store
-from preheat.words.errors import ManifestError
-from preheat.words.manifest import Manifest, parse_manifest, refuse
-from preheat.words.notation import Problem, shown
+from preheat.words.display import shown
+from preheat.words.errors import ManifestError, NoManifest
+from preheat.words.manifest import Manifest
+from preheat.words.manifest_parser import parse_manifest, refuse
+from preheat.words.problem import Problem
 from preheat.words.settings import Settings, resolve_settings
 
 FILE = "preheat.toml"
@@ -29,8 +31,8 @@ def find_manifest(start: Path, environ: Mapping[str, str] | None = None) -> Path
     that PREHEAT_MANIFEST names is not looked at; a relative one starts at `start`.
 
     Raises:
-        ManifestError: there is none, with the places that were looked at in `places`; or the
-            `pyproject.toml` cannot be read.
+        NoManifest: there is none, with the places that were looked at in `places`.
+        ManifestError: the `pyproject.toml` cannot be read.
     """
     named = (os.environ if environ is None else environ).get("PREHEAT_MANIFEST")
     if named:
@@ -43,7 +45,7 @@ def find_manifest(start: Path, environ: Mapping[str, str] | None = None) -> Path
         if _project_table(_load(project)) is not None:
             return project
         lacks = "no such table"
-    raise ManifestError(
+    raise NoManifest(
         f"no manifest: looked for {own} (not there) and for {TABLE} in {project} ({lacks})",
         hint=_HINT,
         places=(str(own), str(project)),

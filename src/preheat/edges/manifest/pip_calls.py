@@ -14,9 +14,10 @@ from packaging.utils import canonicalize_name
 from preheat.decisions.identity import digest
 from preheat.edges.disk.atomic import write_atomically
 from preheat.edges.manifest.default_store import default_store
+from preheat.words.display import redact
 from preheat.words.errors import ManifestError
-from preheat.words.manifest import parse_manifest
-from preheat.words.notation import redact
+from preheat.words.manifest_parser import parse_manifest
+from preheat.words.store import Directory
 
 # Flags of pip that change nothing here: layers are new directories, fetched once.
 _WITHOUT_EFFECT = {
@@ -126,7 +127,7 @@ def write_manifest(calls: Sequence[Call]) -> str:
     if not named and found is None:
         raise ManifestError("there is no place for the store", hint="set PREHEAT_STORE")
     store = Path(named) if named else found[0] if found else Path()
-    file = store.absolute() / "calls" / f"{digest(document)[:16]}.toml"
+    file = Directory.CALLS.under(store.absolute()) / f"{digest(document)[:16]}.toml"
     if not file.is_file():
         write_atomically(file, tomli_w.dumps(document).encode())
     return str(file)

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from preheat.words.manifest import TABLES, Manifest, allowed_in, fields_of
+from preheat.words.manifest import Manifest
+from preheat.words.manifest_parser import TABLES, allowed_in, fields_of
 from preheat.words.settings import SETTINGS
 
 SCHEMA = "src/preheat/manifest.schema.json"

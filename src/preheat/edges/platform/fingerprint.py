@@ -7,6 +7,8 @@ import os
 import stat
 from collections.abc import Iterable
 
+from preheat.words.errors import PlatformChangedError
+
 # Size, mtime, inode, mode, ctime and links of a file. Tuples, since an image has tens of thousands.
 Trace = tuple[int, int, int, int, int, int]
 Fingerprint = dict[str, Trace]
@@ -60,3 +62,19 @@ def _written(before: Trace, after: Trace) -> bool:
     *mine, ctime, links = before
     *theirs, later, links_later = after
     return mine != theirs or (links == links_later == 1 and ctime != later)
+
+
+def refuse_changes(before: Fingerprint, places: Iterable[str]) -> None:
+    """Nothing is published beside a platform that is not as it was found.
+
+    Raises:
+        PlatformChangedError: with the first files that changed.
+    """
+    found = changes(before, fingerprint(places))
+    if found:
+        raise PlatformChangedError(
+            f"{len(found)} files of the platform changed during the start, {found[0]} first; "
+            "nothing more is published",
+            hint="stop whatever else writes to the platform, then start again",
+            paths=found[:5],
+        )

@@ -68,13 +68,13 @@ def end_with_parent() -> None:
 def provision(
     manifest: str, store: str | None, deadline: float | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Runs a start and returns its report.
+    """Runs a startup and returns its report.
 
     Args:
         manifest: its file.
         store: one that was named.
         deadline: in seconds.
-        options: others of ``preheat warm``: what makes a start cold where it need not be.
+        options: others of ``preheat warm``: what makes a startup cold where it need not be.
 
     Raises:
         PreheatError: what the child reported.
@@ -88,6 +88,7 @@ def provision(
 def _as_raised(error: Mapping[str, Any]) -> PreheatError:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     for kind in kinds:
-        if issubclass(kind, PreheatError) and kind.code == error["code"]:
+        # One that only narrows another has no code of its own.
+        if issubclass(kind, PreheatError) and vars(kind).get("code") == error["code"]:
             return kind(error["message"], hint=error["hint"])
     return PreheatError(error["message"], hint=error["hint"])

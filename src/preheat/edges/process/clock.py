@@ -1,4 +1,4 @@
-"""Time in a start: what each stage took, and what is left until the deadline."""
+"""Time in a startup: what each stage took, and what is left until the deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from preheat.words.report import StageReport
 
 
 class Clock:
-    """The clock of one start, from its making on.
+    """The clock of one startup, from its making on.
 
     Args:
         listener: told when a stage begins and ends.
@@ -29,7 +29,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Since the start began."""
+        """Since the startup began."""
         return time.perf_counter() - self._begin
 
     @property
@@ -52,7 +52,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage of the whole start."""
+        """Times a stage of the whole startup."""
         begin = self.seconds
         self.listener.progress(name, 0, 1)
         try:

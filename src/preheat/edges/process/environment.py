@@ -11,7 +11,7 @@ BOOTSTRAP = "PREHEAT_INTERNAL_BOOTSTRAP"
 """Where an activated process notes the bootstrap directory that it put on PYTHONPATH."""
 
 PARENT = "PREHEAT_INTERNAL_PARENT"
-"""The process that a cold start works for; it ends with it."""
+"""The process that a cold startup works for; it ends with it."""
 
 SYSTEM = "PREHEAT_INTERNAL_SYSTEM"
 """Stands for `/` in tests, so that they read and clean nothing of the machine they run on."""

@@ -20,9 +20,9 @@ from preheat.edges.process import group
 from preheat.edges.process.environment import for_proof
 from preheat.edges.proof import child
 
-_COMPLAINT_KEPT = 2000
-# So soon it is seen that nobody waits for the answer any more, in seconds.
-_LOOKS = 0.2
+_COMPLAINT_CHARACTERS = 2000
+# How long it takes until it is seen that nobody waits for the answer any more.
+_LOOK_SECONDS = 0.2
 
 
 class ProofProcess:
@@ -103,7 +103,7 @@ class ProofProcess:
                 left = deadline - time.monotonic()
                 if left <= 0 or (stop is not None and stop.is_set()):
                     return None
-                if selector.select(left if stop is None else min(left, _LOOKS)):
+                if selector.select(left if stop is None else min(left, _LOOK_SECONDS)):
                     chunk = os.read(self._answers, 65536)
                     if not chunk:
                         return None
@@ -127,4 +127,4 @@ class ProofProcess:
     def complaints(self) -> str:
         """The end of what it wrote to standard error."""
         self._complaints.seek(0)
-        return self._complaints.read().decode("utf-8", "replace").strip()[-_COMPLAINT_KEPT:]
+        return self._complaints.read().decode("utf-8", "replace").strip()[-_COMPLAINT_CHARACTERS:]

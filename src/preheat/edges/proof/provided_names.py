@@ -16,7 +16,7 @@ _METADATA = (".dist-info", ".egg-info")
 _MODULES = (".py", ".so")
 
 
-def brought(layers: Iterable[str], *, hooked: bool) -> Brought:
+def brought(layers: Iterable[str], *, has_pth: bool) -> Brought:
     """Reads the layers' directories, and the entry points of their distributions.
 
     Raises:
@@ -38,7 +38,7 @@ def brought(layers: Iterable[str], *, hooked: bool) -> Brought:
         modules=frozenset(modules),
         distributions=frozenset(distributions),
         groups=frozenset(groups),
-        hooked=hooked,
+        has_pth=has_pth,
     )
 
 

@@ -14,12 +14,13 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from preheat.edges.proof.process import ProofProcess
-from preheat.words.errors import InstallError
+from preheat.words.errors import Cancelled, InstallError
+from preheat.words.layer import LayerPath
 from preheat.words.manifest import Package
 from preheat.words.platform import Interpreter
 from preheat.words.proof import Looked, Proof
 
-_STARTUP_ALLOWANCE = 30.0
+_STARTUP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,16 +28,24 @@ class Stack:
     """What lies on the path of a proof: layers in order, over the platform.
 
     Attributes:
-        hooked: those of the layers that hold ``.pth`` files.
         kept: layers whose modules' bytecode is kept, each with the place where it will lie.
         loads: package name to links in its layer, each with the library that it leads to.
     """
 
     interpreter: Interpreter
-    layers: tuple[str, ...]
-    hooked: tuple[str, ...] = ()
+    layers: tuple[LayerPath, ...]
     kept: tuple[tuple[str, str], ...] = ()
     loads: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The layers' directories, in order."""
+        return tuple(layer.path for layer in self.layers)
+
+    @property
+    def with_pth(self) -> tuple[str, ...]:
+        """Those that hold ``.pth`` files."""
+        return tuple(layer.path for layer in self.layers if layer.has_pth)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,39 +74,43 @@ def prove(packages: Sequence[Package], stack: Stack, limits: Limits) -> tuple[Pr
     itself too: the rest is proved again without it.
 
     Raises:
-        InstallError: nobody waits for it any more.
+        Cancelled: nobody waits for it any more.
     """
     left = list(packages)
     proofs: dict[str, Proof] = {}
     while left:
-        run = _Run(left, limits)
-        run.go(stack)
+        dialogue = _Dialogue(left, limits)
+        dialogue.go(stack)
         _refuse_stopped(limits)
-        proofs.update(run.proofs)
-        if run.fatal is None:
+        proofs.update({proof.package: proof for proof in dialogue.said})
+        if dialogue.fatal is None:
             break
-        proofs[run.fatal.package] = run.fatal
         # What went before a death was in the same process: it is proved anew, without it.
         failed = {name for name, proof in proofs.items() if not proof.ok}
         left = [package for package in left if package.name not in failed]
     return tuple(proofs[package.name] for package in packages)
 
 
-def first_failure(packages: Sequence[Package], stack: Stack, limits: Limits) -> Proof | None:
-    """As `prove`, but no further than the first package that fails; None where all are good.
+def prove_until_failure(
+    packages: Sequence[Package], stack: Stack, limits: Limits
+) -> tuple[Proof, ...]:
+    """Imports and checks the packages in one interpreter, no further than the first that fails.
+
+    Returns:
+        As many proofs as there are packages, all good; or fewer, the last of which is not.
 
     Raises:
-        InstallError: nobody waits for it any more.
+        Cancelled: nobody waits for it any more.
     """
-    run = _Run(packages, limits, to_the_end=False)
-    run.go(stack)
+    dialogue = _Dialogue(packages, limits, to_the_end=False)
+    dialogue.go(stack)
     _refuse_stopped(limits)
-    return run.fatal or next((proof for proof in run.proofs.values() if not proof.ok), None)
+    return dialogue.said
 
 
 def _refuse_stopped(limits: Limits) -> None:
     if limits.stop is not None and limits.stop.is_set():
-        raise InstallError("nobody waits for the proof any more", passing=True)
+        raise Cancelled("nobody waits for the proof any more")
 
 
 def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozenset[str]:
@@ -106,19 +119,19 @@ def opened(packages: Sequence[Package], stack: Stack, limits: Limits) -> frozens
     Raises:
         InstallError: a package fails, and what it would have opened is not known.
     """
-    run = _Run(packages, limits, traced=True)
-    run.go(stack)
-    bad = run.fatal or next((proof for proof in run.proofs.values() if not proof.ok), None)
+    dialogue = _Dialogue(packages, limits, traced=True)
+    dialogue.go(stack)
+    bad = dialogue.fatal or next((proof for proof in dialogue.said if not proof.ok), None)
     if bad is not None:
         raise InstallError(f"{bad.package} does not work: {bad.reason}", output=bad.trace)
-    return frozenset(run.opened)
+    return frozenset(dialogue.opened)
 
 
 class Preloaded:
     """An interpreter that imports modules of the platform before there are layers to prove."""
 
     def __init__(self, executable: str, modules: Sequence[str], limits: Limits) -> None:
-        self._deadline = time.monotonic() + limits.seconds + _STARTUP_ALLOWANCE
+        self._deadline = time.monotonic() + limits.seconds + _STARTUP_SECONDS
         self._process = ProofProcess(executable, place=limits.place)
         self._process.hand({"ahead": modules, "last": False})
 
@@ -142,7 +155,7 @@ class Preloaded:
     def prove(
         self, packages: Sequence[Package], stack: Stack, first: Sequence[str], limits: Limits
     ) -> tuple[Proof, ...]:
-        """As `prove`, once and no more; empty where anything failed, which then says little.
+        """As `prove_until_failure`, once; what fails here says little, since torch came first.
 
         Args:
             packages: to import and check, one after the other.
@@ -150,18 +163,15 @@ class Preloaded:
             first: modules that are imported before them, as far as they can be.
             limits: how long that may take.
         """
-        run = _Run(packages, limits, to_the_end=False)
-        run.go_on(self._process, stack, first)
-        proofs = tuple(run.proofs.get(package.name) for package in packages)
-        good = tuple(proof for proof in proofs if proof is not None and proof.ok)
-        return good if run.fatal is None and len(good) == len(packages) else ()
+        dialogue = _Dialogue(packages, limits, to_the_end=False)
+        dialogue.go_on(self._process, stack, first)
+        return dialogue.said
 
 
-class _Run:
+class _Dialogue:
     """One interpreter and what it said.
 
     Attributes:
-        proofs: by package, as far as it came.
         fatal: the package that ended the interpreter or the patience, and how.
         opened: paths below the layers, where they are traced.
     """
@@ -177,14 +187,19 @@ class _Run:
         self.opened: list[str] = []
         self._traced = traced
         self._to_the_end = to_the_end
-        self.proofs: dict[str, Proof] = {}
+        self._proofs: dict[str, Proof] = {}
         self.fatal: Proof | None = None
         self._packages = {package.name: package for package in packages}
         self._limits = limits
         self._current = packages[0].name
         self._doing = "start"
         self._spent: dict[str, float] = {}
-        self._deadline = time.monotonic() + limits.of(packages[0]) + _STARTUP_ALLOWANCE
+        self._deadline = time.monotonic() + limits.of(packages[0]) + _STARTUP_SECONDS
+
+    @property
+    def said(self) -> tuple[Proof, ...]:
+        """The proofs in order, as far as it came."""
+        return tuple(self._proofs.values())
 
     def go(self, stack: Stack) -> None:
         """Starts an interpreter, listens to the end, and leaves nothing running."""
@@ -194,7 +209,7 @@ class _Run:
             self.go_on(process, stack)
 
     def go_on(self, process: ProofProcess, stack: Stack, first: Sequence[str] = ()) -> None:
-        """The same in an interpreter that has started; it has ended then.
+        """Listens to the end of an interpreter that has started.
 
         Args:
             process: that interpreter.
@@ -202,8 +217,8 @@ class _Run:
             first: modules that are imported before the packages, as far as they can be.
         """
         task = {
-            "layers": stack.layers,
-            "hooked": stack.hooked,
+            "layers": stack.paths,
+            "hooked": stack.with_pth,
             "sites": stack.interpreter.sites,
             "kept": stack.kept,
             "traced": self._traced,
@@ -221,7 +236,7 @@ class _Run:
         late = time.monotonic() >= self._deadline
         process.end()
         if not finished:
-            self.fatal = self._death(process, late=late)
+            self.fatal = self._proofs[self._current] = self._death(process, late=late)
 
     def _answer(self, process: ProofProcess) -> dict[str, Any] | None:
         return process.answer(self._deadline, self._limits.stop)
@@ -239,14 +254,14 @@ class _Run:
         elif state == "done":
             self._spent[name] = self._spent.get(name, 0.0) + answer["seconds"]
         elif state == "failed":
-            self.proofs[name] = Proof(
+            self._proofs[name] = Proof(
                 package=name,
                 ok=False,
                 reason=f"{answer['what']} failed: {answer['error']}",
                 trace=answer.get("trace", ""),
             )
         elif state == "proved":
-            self.proofs[name] = Proof(
+            self._proofs[name] = Proof(
                 package=name,
                 ok=True,
                 seconds=self._spent.get(name, 0.0),

@@ -14,7 +14,9 @@ from preheat import activation, lease
 from preheat.decisions.identity import digest
 from preheat.edges.disk.atomic import rename_new, unwritable
 from preheat.edges.store.store import Store
+from preheat.words.layer import LayerPath
 from preheat.words.platform import Interpreter
+from preheat.words.store import Directory
 
 # The kernel cuts a first line at 255 bytes and knows no spaces, so a shell finds the interpreter.
 _LAUNCHER = """#!/bin/sh
@@ -33,13 +35,11 @@ class Activated:
     """What an activation puts on the path.
 
     Attributes:
-        layers: directories, in order.
-        hooked: those with ``.pth`` files.
+        layers: in order.
         scripts: console script to its ``module:attribute``; the first layer's wins.
     """
 
-    layers: tuple[str, ...]
-    hooked: tuple[str, ...]
+    layers: tuple[LayerPath, ...]
     scripts: tuple[tuple[str, str], ...]
 
 
@@ -55,8 +55,7 @@ def of_layers(store: Store, interpreter: Interpreter, digests: Iterable[str]) ->
         for name, target in each.scripts:
             scripts.setdefault(name, target)
     activated = Activated(
-        layers=tuple(str(store.layer(each.digest)) for each in facts),
-        hooked=tuple(str(store.layer(each.digest)) for each in facts if each.hooked),
+        layers=tuple(store.on_path(each) for each in facts),
         scripts=tuple(sorted(scripts.items())),
     )
     return make(store, interpreter, activated)
@@ -71,11 +70,11 @@ def make(store: Store, interpreter: Interpreter, activated: Activated) -> Path:
     source, leases = inspect.getsource(activation), inspect.getsource(lease)
     lines = [("tag", interpreter.cache_tag)]
     lines += [("site", site) for site in interpreter.sites]
-    lines += [("layer", layer) for layer in activated.layers]
-    lines += [("hooked", layer) for layer in activated.hooked]
+    lines += [("layer", layer.path) for layer in activated.layers]
+    lines += [("hooked", layer.path) for layer in activated.layers if layer.has_pth]
     path = "".join(f"{kind} {value}\n" for kind, value in lines)
     name = digest([source, leases, path, activated.scripts, interpreter.executable])[:32]
-    target = store.local / "bootstraps" / name
+    target = Directory.BOOTSTRAPS.under(store.local) / name
     if target.is_dir():
         return target
     with store.stage() as staging:
@@ -117,11 +116,13 @@ def _make_launchers(place: Path, interpreter: Interpreter, activated: Activated)
             _adopt(script, place / script.name, interpreter)
 
 
-def _shipped_scripts(layers: Sequence[str]) -> Iterable[Path]:
+def _shipped_scripts(layers: Sequence[LayerPath]) -> Iterable[Path]:
     """Scripts that wheels ship as files (``.data/scripts``), not as entry points."""
     for layer in layers:
         with contextlib.suppress(OSError):
-            yield from sorted(entry for entry in Path(layer, "bin").iterdir() if entry.is_file())
+            yield from sorted(
+                entry for entry in Path(layer.path, "bin").iterdir() if entry.is_file()
+            )
 
 
 def _adopt(script: Path, target: Path, interpreter: Interpreter) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from preheat.decisions.identity import digest
 from preheat.decisions.packing import Site, hydrating_is_faster
 from preheat.edges.disk.volumes import read_volumes
-from preheat.edges.store.shelf import PACKS
 from preheat.edges.store.store import Store
 from preheat.words.errors import ManifestError
 from preheat.words.settings import Settings
+from preheat.words.store import Directory
 
-_LOOKS = 5
+_LOOKS_PER_VOLUME = 5
 
 
 def open_store(settings: Settings) -> Store:
@@ -49,7 +49,7 @@ def _local(settings: Settings) -> Path | None:
 
 
 def _wants_packs(store: Path, local: Path) -> bool:
-    if (store / PACKS).is_dir():
+    if Directory.PACKS.under(store).is_dir():
         return True
     first, second = read_volumes({"store": store, "local": local})
     return hydrating_is_faster(
@@ -63,7 +63,7 @@ def _look(place: str) -> float:
     For names that are not there, and new each time: no cache knows them, and nothing is written.
     """
     seconds = []
-    for _ in range(_LOOKS):
+    for _ in range(_LOOKS_PER_VOLUME):
         name = os.path.join(place, f".{uuid.uuid4().hex}")
         begin = time.perf_counter()
         os.path.lexists(name)

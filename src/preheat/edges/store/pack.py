@@ -28,11 +28,11 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from preheat.words.errors import PackError
+from preheat.words.errors import PackDamaged, PackError
 from preheat.words.layer import LayerFacts
 from preheat.words.pack import Frame, PackIndex
 
@@ -89,7 +89,7 @@ def write_pack(layer: Path, facts: LayerFacts, file: BinaryIO) -> PackIndex:
                 )
             )
             offset += len(data)
-    document = {"facts": asdict(facts), "frames": [astuple(frame) for frame in frames]}
+    document = {"facts": facts.document(), "frames": [astuple(frame) for frame in frames]}
     index = json.dumps(document, separators=(",", ":")).encode()
     digest = hashlib.sha256(index)
     file.write(_HEADER.pack(_SKIPPABLE, len(index) + _FOOTER.size))
@@ -365,11 +365,10 @@ def _leads_inside(name: str, destination: str) -> bool:
     return up <= name.count("/") and _stays("/".join(parts[up:]) or "down")
 
 
-def _damaged(file: Path, why: str) -> PackError:
-    return PackError(
+def _damaged(file: Path, why: str) -> PackDamaged:
+    return PackDamaged(
         f"the packed layer {file} cannot be used: {why}",
         hint="the next start makes it again",
-        damaged=True,
     )
 
 

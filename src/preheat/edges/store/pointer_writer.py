@@ -11,6 +11,7 @@ from preheat import pointer
 from preheat.edges.disk.atomic import write_atomically
 from preheat.edges.disk.volumes import read_volumes
 from preheat.edges.store.store import Store
+from preheat.words.layer import LayerPath
 from preheat.words.platform import Interpreter
 from preheat.words.report import PackageReport, Report
 
@@ -20,7 +21,7 @@ class Left:
     """What a start leaves for the next one.
 
     Attributes:
-        hooked: layers with ``.pth`` files.
+        layers: what goes on the path, in order.
         bootstrap: directory that children start with.
         shadowed: import names of the platform that a layer hides.
         libraries: the platform's, that links in the layers lead to.
@@ -30,7 +31,7 @@ class Left:
     manifest: Path
     interpreter: Interpreter
     report: Report
-    hooked: tuple[str, ...]
+    layers: tuple[LayerPath, ...]
     bootstrap: str
     shadowed: tuple[str, ...]
     libraries: tuple[str, ...]
@@ -57,8 +58,8 @@ def leave_pointer(store: Store, left: Left) -> None:
         "environment": pointer.settings_in(os.environ),
         "driver": pointer.driver(),
         "sites": [[site, *pointer.site_state(site)] for site in interpreter.sites],
-        "layers": list(left.report.paths),
-        "hooked": list(left.hooked),
+        "layers": [layer.path for layer in left.layers],
+        "hooked": [layer.path for layer in left.layers if layer.has_pth],
         "bootstrap": left.bootstrap,
         "packages": rows,
         "capabilities": left.report.capabilities,

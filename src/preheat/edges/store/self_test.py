@@ -78,7 +78,7 @@ def _locking(descriptor: int, file: Path) -> Locking:
     except OSError:
         return Locking.REFUSED
     else:
-        return Locking.NOBODY
+        return Locking.NOT_AT_ALL
     finally:
         os.close(second)
 

@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from preheat.words.store import Directory
+
 FACTS = ".preheat.json"
 """What a layer says of itself; no import finds that name."""
-
-PACKS = "packs"
-"""In a store that has it, layers are packed."""
 
 _SUFFIX = ".tar.zst"
 
@@ -30,7 +29,7 @@ class Shelf:
     @property
     def directory(self) -> Path:
         """Where they are."""
-        return self.base / (PACKS if self.packed else "layers")
+        return (Directory.PACKS if self.packed else Directory.LAYERS).under(self.base)
 
     def place(self, digest: str) -> Path:
         """Where the layer of that digest is, or would be."""

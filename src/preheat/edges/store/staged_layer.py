@@ -15,7 +15,7 @@ from preheat.edges.process import group
 from preheat.edges.process.environment import without_layers
 from preheat.edges.process.limits import available_processors
 from preheat.edges.store.wheelhouse import sha256_of
-from preheat.words.errors import InstallError
+from preheat.words.errors import DiskFull, InstallError
 from preheat.words.lock import Contents, Locked
 from preheat.words.platform import Interpreter, RecordState
 from preheat.words.stand_in import Link
@@ -124,7 +124,7 @@ def compile_bytecode(place: Path, final: Path, interpreter: Interpreter) -> None
     and no stat at import. A file that does not compile is left to the import that wants it.
 
     Raises:
-        InstallError: the disk is full.
+        DiskFull: there is no room for it.
     """
     command = [interpreter.executable, "-B", "-m", "compileall", "-q", "-i", "-"]
     command += ["--invalidation-mode", "unchecked-hash", "-s", str(place), "-p", str(final)]
@@ -135,9 +135,7 @@ def compile_bytecode(place: Path, final: Path, interpreter: Interpreter) -> None
     )
     refused = re.search(rb"\[Errno (?:28|122)\] [\w ]+", said)
     if refused:
-        raise InstallError(
-            f"bytecode was not written whole: {refused.group().decode()}", passing=True, full=True
-        )
+        raise DiskFull(f"bytecode was not written whole: {refused.group().decode()}")
 
 
 def _shares(place: Path, count: int) -> list[bytes]:
@@ -179,7 +177,7 @@ def measure(place: Path) -> Measured:
     return Measured(payload=payload, disk=disk, files=files)
 
 
-def is_hooked(place: Path) -> bool:
+def has_pth(place: Path) -> bool:
     """Whether ``.pth`` files lie there."""
     return any(name.endswith(".pth") for name in os.listdir(place))
 

@@ -12,6 +12,7 @@ from preheat.edges.disk.deletion import erase
 from preheat.edges.store.claims import Claims
 from preheat.edges.store.leases import Leases
 from preheat.lease import Lease
+from preheat.words.store import Directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Staging:
     @property
     def place(self) -> Path:
         """A directory on the filesystem of the layers."""
-        return self.local / "staging" / self.lease.name
+        return Directory.STAGING.under(self.local) / self.lease.name
 
     @property
     def cache(self) -> Path:
@@ -42,7 +43,9 @@ class Staging:
     @property
     def claims(self) -> Claims:
         """What this start is making, so that others wait for it."""
-        return Claims(directory=self.root / "claims", leases=self.leases, own=self.lease)
+        return Claims(
+            directory=Directory.CLAIMS.under(self.root), leases=self.leases, own=self.lease
+        )
 
     @contextlib.contextmanager
     def directory(self, name: str) -> Iterator[Path]:

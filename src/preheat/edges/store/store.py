@@ -1,25 +1,12 @@
-"""The store on disk: layers, verdicts, locks and the engine's cache, in one directory, or in two.
+"""The store on disk: layers, what is remembered beside them, and who is using them.
 
-    layers/DIGEST/       published layers, each the site directory that goes on the path
-    staging/ID/          what a running start is making, and the engine's cache while it runs
-    leases/ID            who that start is, or a process that uses layers
-    claims/DIGEST        which start is making that layer
-    verdicts/KEY.json    what was proved, good or bad
-    locks/NAME.toml      what was resolved for a manifest on a platform (PEP 751)
-    contents/SHA.json    what is inside an archive
-    platforms/           inventories of site directories that were read before
-    built/SHA/           wheels that were built for a platform, by their source
-    bootstraps/DIGEST/   what children of an activated process start with
-    starts/              pointers that the warm start follows
-    history.jsonl        one line for each start
+What each directory holds is said once, in `words.store`. Besides them there are two files:
+`history.jsonl`, one line for each start, and the mark of a collector (`pending_removal`).
 
-On a network volume layers are packed, and three of these are on the machine's own disk instead:
-
-    packs/DIGEST.tar.zst a published layer as one file
-    layers/, staging/, bootstraps/   on the local disk: a layer is made there, or unpacked
-
-A worker's image may hold some layers too, in a directory laid out like a store's, with what was
-resolved and proved for them. A start looks there first, and never writes there.
+On a network volume layers are packed, one file each; then the directories in which layers are
+made and unpacked are on the machine's own disk. A worker's image may hold some layers too, in a
+directory laid out like a store's, with what was resolved and proved for them. A start looks there
+first, and never writes there.
 
 Everything is written beside its place and renamed into it. A layer's directory appears whole or
 not at all, under a name made of its content.
@@ -30,8 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from preheat import lease
@@ -42,26 +28,21 @@ from preheat.edges.disk.atomic import (
     sync_filesystem,
     temporary_name,
     unwritable,
-    write_atomically,
 )
 from preheat.edges.disk.deletion import erase
+from preheat.edges.store.history import History
 from preheat.edges.store.leases import EVERYTHING, Leases
 from preheat.edges.store.pack import read_index, unpack, write_pack
-from preheat.edges.store.shelf import FACTS, PACKS, Shelf
+from preheat.edges.store.shelf import FACTS, Shelf
 from preheat.edges.store.staging import Staging
+from preheat.edges.store.verdicts import Verdicts
 from preheat.edges.store.wheelhouse import Wheelhouse
-from preheat.words.errors import PackError, StoreError
-from preheat.words.layer import LayerFacts
+from preheat.words.errors import PackDamaged, StoreError
+from preheat.words.layer import LayerFacts, LayerPath
 from preheat.words.pack import PackIndex
-from preheat.words.plan import Verdict
+from preheat.words.store import Directory
 
-BAKED = frozenset({"layers", "verdicts", "locks", "contents"})
-"""What an image holds of a store."""
-
-_LOCAL = ("layers", "staging", "bootstraps")
-_SHARED = ("leases", "claims", "verdicts", "locks", "contents", "platforms", "starts", "built")
-_DIRECTORIES = (*_SHARED, *_LOCAL)
-_HISTORY_KEPT = 1000
+_HISTORY = "history.jsonl"
 
 
 class Store:
@@ -79,6 +60,8 @@ class Store:
         self.packed = local is not None
         self._image = image
 
+    # Where layers are
+
     @property
     def ready(self) -> Shelf:
         """Layers that can go on the path."""
@@ -88,10 +71,6 @@ class Store:
     def image(self) -> Shelf | None:
         """Layers that are in the worker's image; no collector takes them."""
         return Shelf(base=self._image, packed=False) if self._image else None
-
-    def places(self, name: str) -> tuple[Path, ...]:
-        """Directories of that name: the store's own, which may be written, then the image's."""
-        return tuple(base / name for base in (self.root, self._image) if base)
 
     @property
     def packs(self) -> Shelf:
@@ -106,57 +85,77 @@ class Store:
         # Directories on a volume that has packs now: from before, or of those who want it so.
         return (self.ready, Shelf(base=self.root, packed=False), self.packs)
 
+    # What is remembered
+
     @property
-    def leases(self) -> Leases:
-        """Who is at work in the store, and who uses it."""
-        return Leases(self.root / "leases")
+    def verdicts(self) -> Verdicts:
+        """What was proved before."""
+        return Verdicts(places=self.places(Directory.VERDICTS))
+
+    @property
+    def history(self) -> History:
+        """The starts before this one."""
+        return History(file=self.root / _HISTORY)
+
+    @property
+    def contents(self) -> tuple[Path, ...]:
+        """Where the contents of archives are remembered, as in `places`."""
+        return self.places(Directory.CONTENTS)
+
+    @property
+    def locks(self) -> tuple[Path, ...]:
+        """Where resolutions are kept, as in `places`."""
+        return self.places(Directory.LOCKS)
+
+    def lock_files(self, manifest: str, platform: str) -> tuple[Path, ...]:
+        """Where the resolution for that manifest on that platform may be kept, as in `places`."""
+        name = f"pylock.{manifest[:16]}-{platform[:16]}.toml"
+        return tuple(place / name for place in self.locks)
 
     @property
     def platforms(self) -> Path:
         """Inventories of site directories."""
-        return self.root / "platforms"
-
-    @property
-    def built(self) -> Wheelhouse:
-        """Wheels that were built once."""
-        return Wheelhouse(root=self.root / "built")
+        return Directory.PLATFORMS.under(self.root)
 
     @property
     def starts(self) -> Path:
         """Pointers that the warm start follows."""
-        return self.root / "starts"
+        return Directory.STARTS.under(self.root)
 
-    def layer(self, digest: str) -> Path:
-        """Where the layer of that digest is, or would be."""
-        shelf = self.image
-        if shelf is not None and shelf.witness(digest).is_file():
-            return shelf.place(digest)
-        return self.ready.place(digest)
+    @property
+    def built(self) -> Wheelhouse:
+        """Wheels that were built once."""
+        return Wheelhouse(root=Directory.BUILT.under(self.root))
 
-    def baked(self) -> dict[str, str]:
-        """The image's layers by digest, each with the package that it was made for.
+    @property
+    def leases(self) -> Leases:
+        """Who is at work in the store, and who uses it."""
+        return Leases(Directory.LEASES.under(self.root))
 
-        Raises:
-            StoreError: one was damaged from outside.
-        """
-        digests = self.image.digests() if self.image else ()
-        return {digest: self.facts(digest).package for digest in sorted(digests)}
+    def places(self, directory: Directory) -> tuple[Path, ...]:
+        """That directory: the store's own, which may be written, then the image's."""
+        return tuple(directory.under(base) for base in (self.root, self._image) if base)
+
+    # Its directories
 
     def prepare(self) -> None:
         """Makes the directories, and removes small files that killed starts left half-written.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: it cannot be written, or is a directory of something else.
         """
-        self._refuse_what_is_none()
+        self._refuse_if_foreign()
         try:
-            for name in (*_SHARED, *([PACKS] if self.packed else ())):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            for directory in self._directories:
+                # That of calls is made by whoever calls.
+                if not directory.value.local and directory is not Directory.CALLS:
+                    directory.under(self.root).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.root, error) from error
         self.prepare_local()
-        for name in ("", "calls", *_DIRECTORIES, *([PACKS] if self.packed else ())):
-            drop_abandoned(self.root / name)
+        drop_abandoned(self.root)
+        for directory in self._directories:
+            drop_abandoned(directory.under(self.root))
         self.built.tidy()
         if self.packed:
             drop_abandoned(self.local)
@@ -168,23 +167,51 @@ class Store:
             StoreError: it cannot be written.
         """
         try:
-            for name in _LOCAL:
-                (self.local / name).mkdir(parents=True, exist_ok=True)
+            for directory in self._directories:
+                if directory.value.local:
+                    directory.under(self.local).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.local, error) from error
 
-    def _refuse_what_is_none(self) -> None:
-        """A directory of something else does not become a store."""
+    @property
+    def _directories(self) -> tuple[Directory, ...]:
+        return tuple(each for each in Directory if self.packed or not each.value.packed)
+
+    def _refuse_if_foreign(self) -> None:
+        """A directory that holds something else does not become a store."""
         try:
             names = {name for name in os.listdir(self.root) if not name.startswith(".")}
         except OSError:
             return
         names -= {"lost+found"}
-        if names and not names.intersection((*_DIRECTORIES, PACKS, "calls", "history.jsonl")):
+        if names and not names.intersection((_HISTORY, *(each.dirname for each in Directory))):
             raise StoreError(
                 f"{self.root} is not empty, and no store of preheat",
                 hint=f"name a directory of its own: {self.root / 'preheat'}",
             )
+
+    # Layers that are there
+
+    def layer(self, digest: str) -> Path:
+        """Where the layer of that digest is, or would be."""
+        shelf = self.image
+        if shelf is not None and shelf.witness(digest).is_file():
+            return shelf.place(digest)
+        return self.ready.place(digest)
+
+    def on_path(self, facts: LayerFacts) -> LayerPath:
+        """The layer that says this of itself, as it lies on a path."""
+        path = str(self.layer(facts.digest))
+        return LayerPath(path=path, has_pth=facts.has_pth, digest=facts.digest)
+
+    def baked(self) -> dict[str, str]:
+        """The image's layers by digest, each with the package that it was made for.
+
+        Raises:
+            StoreError: one was damaged from outside.
+        """
+        digests = self.image.digests() if self.image else ()
+        return {digest: self.facts(digest).package for digest in sorted(digests)}
 
     def layers(self) -> frozenset[str]:
         """Digests of the layers that can go on the path; one without its facts is absent."""
@@ -205,60 +232,7 @@ class Store:
                 hint="remove that directory; the next start makes it again",
             ) from error
 
-    def verdict(self, key: str) -> Verdict | None:
-        """The verdict of that key, where there is one; it may have expired."""
-        for place in self.places("verdicts"):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                return Verdict(**json.loads((place / f"{key}.json").read_text()))
-        return None
-
-    def verdicts(self, now: float) -> dict[str, Verdict]:
-        """Every verdict by key, without failures that have expired."""
-        found: dict[str, Verdict] = {}
-        # The store's own come last, over the image's, which are older.
-        places = reversed(self.places("verdicts"))
-        for text in (text for place in places for text in _texts(place, ".json")):
-            with contextlib.suppress(ValueError, TypeError):
-                verdict = Verdict(**json.loads(text))
-                if verdict.ok or verdict.expires > now:
-                    found[verdict.key] = verdict
-        return found
-
-    def remember(self, verdict: Verdict) -> None:
-        """Keeps a verdict, over an older one of the same key."""
-        text = json.dumps(asdict(verdict))
-        write_atomically(self.root / "verdicts" / f"{verdict.key}.json", text.encode())
-
-    def lock_files(self, manifest: str, platform: str) -> tuple[Path, ...]:
-        """Where the resolution for that manifest on that platform may be kept, as in `places`."""
-        name = f"pylock.{manifest[:16]}-{platform[:16]}.toml"
-        return tuple(place / name for place in self.places("locks"))
-
-    def append_history(self, line: Mapping[str, object]) -> None:
-        """Adds one start to the history, in one write; only the last thousand are kept."""
-        file = self.root / "history.jsonl"
-        text = json.dumps(line, separators=(",", ":")) + "\n"
-        with file.open("a+b") as handle:
-            if handle.tell():
-                handle.seek(-1, os.SEEK_END)
-                # What a killed start left of its line must not take this one with it.
-                text = text if handle.read() == b"\n" else "\n" + text
-            handle.write(text.encode())
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        if len(lines) > 2 * _HISTORY_KEPT:
-            write_atomically(file, "".join(lines[-_HISTORY_KEPT:]).encode())
-
-    def history(self) -> tuple[dict[str, object], ...]:
-        """The starts that are remembered, oldest first; a torn line is left out."""
-        try:
-            text = (self.root / "history.jsonl").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ()
-        found = []
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return tuple(line for line in found if isinstance(line, dict))
+    # Layers in the making
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Staging]:
@@ -280,7 +254,7 @@ class Store:
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
-        """The same, for what is made at once.
+        """The directory of a start's own place, for what is made at once.
 
         Raises:
             StoreError: it cannot be made.
@@ -293,12 +267,12 @@ class Store:
         places: list[Path] = []
         for base in dict.fromkeys((self.local, self.root)):
             with contextlib.suppress(OSError):
-                places += sorted((base / "staging").iterdir())
+                places += sorted(Directory.STAGING.under(base).iterdir())
         ours = (place for place in places if lease.is_ours(place.name))
         return tuple(place for place in ours if not self.leases.lives(place.name))
 
     def drop_staging(self) -> None:
-        """Removes it, and the leases of the dead."""
+        """Removes staging whose owner lives no more, and the leases of the dead."""
         for place in self.unreferenced_staging():
             erase(place)
             self.leases.forget(place.name)
@@ -311,7 +285,7 @@ class Store:
             StoreError: the disk refuses to keep it; nothing has appeared then.
         """
         try:
-            (staged / FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+            (staged / FACTS).write_text(json.dumps(facts.document()), encoding="utf-8")
         except OSError as error:
             raise unwritable(self.local, error) from error
         return self._put(staged, facts.digest)
@@ -361,8 +335,8 @@ class Store:
         file = self.packs.place(digest)
         try:
             return read_index(file)
-        except PackError as error:
-            self._forget_damaged(digest, error)
+        except PackDamaged:
+            self._forget(digest)
             raise
 
     def unpack(
@@ -392,27 +366,13 @@ class Store:
             try:
                 unpack(file, index, place)
                 if index.facts.digest != digest or not (place / FACTS).is_file():
-                    raise PackError(
-                        f"the packed layer {file} holds another one than it says", damaged=True
-                    )
-            except PackError as error:
-                self._forget_damaged(digest, error)
+                    raise PackDamaged(f"the packed layer {file} holds another one than it says")
+            except PackDamaged:
+                self._forget(digest)
                 raise
             self._put(place, digest)
 
-    def _forget_damaged(self, digest: str, error: PackError) -> None:
-        """Removes a pack that nobody can use; one that only cannot be read now stays."""
-        if error.data.get("damaged"):
-            with contextlib.suppress(OSError):
-                self.packs.place(digest).unlink()
-
-
-def _texts(directory: Path, suffix: str) -> Iterator[str]:
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return
-    for name in names:
-        if name.endswith(suffix):
-            with contextlib.suppress(OSError):
-                yield (directory / name).read_text(encoding="utf-8")
+    def _forget(self, digest: str) -> None:
+        """Removes a pack that nobody can use."""
+        with contextlib.suppress(OSError):
+            self.packs.place(digest).unlink()

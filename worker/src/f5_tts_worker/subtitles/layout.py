@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 
 from f5_tts_worker.speech import Word
+from f5_tts_worker.subtitles.line_break_words import ABBREVIATIONS, BREAK_BEFORE, NOT_AFTER
 from f5_tts_worker.subtitles.printing import LINE, printable, width
 from f5_tts_worker.tokens import graphemes
 
@@ -29,190 +30,15 @@ LONGEST = 7.0
 READING_SPEED = 17.0
 """Characters a second that adults read."""
 
-_LINGER = 0.5  # s that a subtitle may outlast its sound: 12 frames of 24
-_GAP = 2 / 24  # s between two subtitles that do not touch: 2 frames
-_TICK = 100  # steps of time in a second: the finest that every format can say
-_PAUSE = 0.6  # s of silence after which nobody expects the sentence to go on
-_ROUND = 1e-6  # of a tick
+_LINGER_SECONDS = 0.5  # that a subtitle may outlast its sound: 12 frames of 24
+_GAP_SECONDS = 2 / 24  # between two subtitles that do not touch: 2 frames
+_TICKS_PER_SECOND = 100  # the finest steps that every format can write
+_PAUSE_SECONDS = 0.6  # of silence, after which a sentence seems to have ended
+_ROUNDING_TICKS = 1e-6
 
 _SENTENCE = ".!?\u2026\u3002\uff01\uff1f\u061f\u06d4\u0964"
 _CLAUSE = ",;:\u2013\u2014\u060c\u061b\uff0c\uff1b\uff1a\u3001"
 _CLOSING = "\"'\u2019\u201d\u00bb)]}\u300d\u300f\uff09"
-# Words before which a line may break, and after which it must not; of the languages that F5-TTS
-# has models for and that separate words.
-_BREAK_BEFORE = frozenset(
-    [
-        "and",
-        "or",
-        "but",
-        "nor",
-        "so",
-        "yet",
-        "because",
-        "although",
-        "though",
-        "if",
-        "when",
-        "while",
-        "where",
-        "who",
-        "which",
-        "that",
-        "than",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "from",
-        "with",
-        "without",
-        "into",
-        "onto",
-        "over",
-        "under",
-        "of",
-        "to",
-        "as",
-        "about",
-        "after",
-        "before",
-        "between",
-        "und",
-        "oder",
-        "aber",
-        "denn",
-        "weil",
-        "dass",
-        "wenn",
-        "als",
-        "ob",
-        "mit",
-        "von",
-        "zu",
-        "auf",
-        "für",
-        "bei",
-        "nach",
-        "et",
-        "ou",
-        "mais",
-        "car",
-        "donc",
-        "que",
-        "qui",
-        "dans",
-        "avec",
-        "pour",
-        "par",
-        "sur",
-        "sans",
-        "de",
-        "y",
-        "o",
-        "pero",
-        "porque",
-        "que",
-        "en",
-        "con",
-        "por",
-        "para",
-        "sin",
-        "sobre",
-        "de",
-        "e",
-        "ma",
-        "perché",
-        "che",
-        "con",
-        "per",
-        "su",
-        "tra",
-        "di",
-    ]
-)
-_NOT_AFTER = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "my",
-        "your",
-        "his",
-        "her",
-        "its",
-        "our",
-        "their",
-        "this",
-        "these",
-        "those",
-        "der",
-        "die",
-        "das",
-        "den",
-        "dem",
-        "des",
-        "ein",
-        "eine",
-        "einen",
-        "einem",
-        "einer",
-        "mein",
-        "dein",
-        "sein",
-        "le",
-        "la",
-        "les",
-        "un",
-        "une",
-        "des",
-        "du",
-        "mon",
-        "ma",
-        "mes",
-        "ton",
-        "ta",
-        "tes",
-        "el",
-        "los",
-        "las",
-        "una",
-        "unos",
-        "unas",
-        "mi",
-        "tu",
-        "su",
-        "il",
-        "lo",
-        "gli",
-        "i",
-    ]
-)
-
-# They end with a full stop, and no sentence does; so do initials.
-_ABBREVIATIONS = frozenset(
-    [
-        "mr.",
-        "mrs.",
-        "ms.",
-        "dr.",
-        "prof.",
-        "st.",
-        "vs.",
-        "no.",
-        "e.g.",
-        "i.e.",
-        "etc.",
-        "z.b.",
-        "d.h.",
-        "usw.",
-        "nr.",
-        "m.",
-        "mme.",
-        "sr.",
-        "sra.",
-    ]
-)
 
 # Costs of ending a subtitle there; smaller is better.
 _END_SENTENCE, _END_CLAUSE, _END_PHRASE, _END_ANYWHERE, _END_ARTICLE = 0.0, 1.0, 2.5, 4.0, 8.0
@@ -392,11 +218,11 @@ class _Paragraph:
         bare = piece.text.rstrip(_CLOSING)
         if _ends_sentence(bare) and not following.text[0].islower():
             return _END_SENTENCE
-        if bare.endswith(tuple(_CLAUSE)) or following.start - piece.end >= _PAUSE:
+        if bare.endswith(tuple(_CLAUSE)) or following.start - piece.end >= _PAUSE_SECONDS:
             return _END_CLAUSE
-        if piece.text.casefold() in _NOT_AFTER:
+        if piece.text.casefold() in NOT_AFTER:
             return _END_ARTICLE
-        if following.text.casefold() in _BREAK_BEFORE:
+        if following.text.casefold() in BREAK_BEFORE:
             return _END_PHRASE
         return _END_ANYWHERE if following.space else _END_ANYWHERE + 0.5
 
@@ -410,7 +236,7 @@ class _Paragraph:
         """What a subtitle of these pieces costs."""
         spoken = self.pieces[end - 1].end - self.pieces[start].start
         room = self._room(end) - self.pieces[start].start
-        shown = max(0.0, min(room, max(spoken + _LINGER, SHORTEST), LONGEST))
+        shown = max(0.0, min(room, max(spoken + _LINGER_SECONDS, SHORTEST), LONGEST))
         wide = self._width(start, end)
         needed = wide / READING_SPEED
         cost = _COST_OF_ONE_MORE + self._ends[end - 1]
@@ -436,14 +262,14 @@ class _Paragraph:
 
 def _ends_sentence(bare: str) -> bool:
     """Whether a word, without closing quotes and brackets, ends a sentence."""
-    if bare.casefold() in _ABBREVIATIONS or (len(bare) == 2 and bare[0].isupper()):
+    if bare.casefold() in ABBREVIATIONS or (len(bare) == 2 and bare[0].isupper()):
         return False
     return bare.endswith(tuple(_SENTENCE))
 
 
 def _times(parts: Sequence[Sequence[Piece]], duration: float) -> list[tuple[float, float]]:
     """When each subtitle is shown: while it is heard, and as long after as reading takes."""
-    limit = int(duration * _TICK + _ROUND)
+    limit = _ticks(duration)
     starts = [min(_ticks(part[0].start), limit) for part in parts]
     ends = []
     for part, following in zip(parts, [*starts, limit][1:], strict=True):
@@ -455,10 +281,12 @@ def _end(part: Sequence[Piece], following: int) -> int:
     """The tick at which a subtitle goes, before the next one comes."""
     start, heard = part[0].start, part[-1].end
     read = start + width(joined(part)) / READING_SPEED
-    wanted = max(heard, min(read, heard + _LINGER), start + SHORTEST)
+    wanted = max(heard, min(read, heard + _LINGER_SECONDS), start + SHORTEST)
     wanted = min(wanted, start + LONGEST)
-    if 0 < following / _TICK - wanted < _LINGER:  # a flicker: closed, as far as may be
-        wanted = max(wanted, min(following / _TICK - _GAP, start + LONGEST, heard + _LINGER))
+    if 0 < _seconds(following) - wanted < _LINGER_SECONDS:
+        # A flicker: closed, as far as may be.
+        closed = min(start + LONGEST, heard + _LINGER_SECONDS)
+        wanted = max(wanted, min(_seconds(following) - _GAP_SECONDS, closed))
     return min(_ticks(wanted), following)
 
 
@@ -476,8 +304,12 @@ def _apart(starts: list[int], ends: list[int], limit: int) -> list[tuple[float, 
         starts[number] = min(starts[number], ends[number] - least)
         following = starts[number]
     times = zip(starts, ends, strict=True)
-    return [(max(0, start) / _TICK, max(0, end) / _TICK) for start, end in times]
+    return [(_seconds(max(0, start)), _seconds(max(0, end))) for start, end in times]
 
 
 def _ticks(seconds: float) -> int:
-    return int(seconds * _TICK + _ROUND)
+    return int(seconds * _TICKS_PER_SECOND + _ROUNDING_TICKS)
+
+
+def _seconds(ticks: int) -> float:
+    return ticks / _TICKS_PER_SECOND

@@ -1,7 +1,7 @@
-"""Who computes F5-TTS's attention: flash-attn on a GPU where it works, and torch everywhere else.
+"""Chooses what computes F5-TTS's attention: flash-attn where it works, and torch elsewhere.
 
 Read in f5-tts 1.1.22 (``model/modules.py``): a model's yaml states ``attn_backend``, "torch" or
-"flash_attn", and each attention of its network keeps the word; the weights are the same for both.
+"flash_attn", and each attention of its network keeps that word; the weights are the same for both.
 All models that F5-TTS knows say torch. So it is chosen once the model is loaded, by what preheat
 found, after one call that compares the two.
 """
@@ -16,20 +16,20 @@ FLASH_ATTN: Final = "flash-attn"
 TORCH: Final = "torch"
 
 _PACKAGES: Final = {"flash_attn": FLASH_ATTN, "torch": TORCH}
-"""Of each ``attn_backend``."""
+"""The package of each ``attn_backend``."""
 _TOLERANCE: Final = 1e-2  # of values around 1, in half precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attention:
-    """Who computes it, and why the one that was wanted does not, if so."""
+    """The package that computes it, and why the one that was wanted does not, if so."""
 
     by: str
     why_not: str | None = None
 
 
 def choose_attention(network: Any, wanted: str | None) -> Attention:
-    """Has a loaded network attend by flash-attn where that is wanted and works.
+    """Have a loaded network compute its attention by flash-attn, where that is wanted and works.
 
     Args:
         network: F5-TTS's transformer.
@@ -50,7 +50,7 @@ def choose_attention(network: Any, wanted: str | None) -> Attention:
 
 
 def _attentions(network: Any) -> Iterator[Any]:
-    """The parts of the network that keep the word."""
+    """The attentions of the network, each with its backend."""
     for module in network.modules():
         if hasattr(getattr(module, "processor", None), "attn_backend"):
             yield module
@@ -78,5 +78,5 @@ def _why_not(attention: Any) -> str | None:
         off = float((got - right).abs().max())
     except Exception as error:  # noqa: BLE001  # whatever it is, torch's own attention serves
         return f"flash-attn was tried and failed: {type(error).__name__}: {error}"
-    # A value that is no number is off, too.
+    # Where the values are no numbers, neither is the difference: that is off, too.
     return None if off <= _TOLERANCE else f"flash-attn was tried and is off by {off:.3g}"

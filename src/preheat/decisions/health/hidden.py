@@ -1,4 +1,4 @@
-"""What hides a distribution from those that were built against it."""
+"""Distributions that another version hides from those that were built against them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 from preheat.decisions.health import remedies
 from preheat.decisions.health.bounds import accepts, bounds, major
-from preheat.decisions.health.cuda import WORTH_A_LINE
-from preheat.decisions.health.phrases import are, label, listed, megabytes, were
-from preheat.words.diagnosis import Ailment, Finding, Harm
+from preheat.decisions.health.cuda import LEAST_WASTE_BYTES
+from preheat.decisions.health.phrases import are, label, listed, size_in_brackets, were
+from preheat.words.diagnosis import Finding, FindingCode, Harm
 from preheat.words.examination import Examination, Installed
 from preheat.words.platform import Distribution
 
 
-def shadowed(seen: Examination) -> Iterator[Finding]:
-    """A copy that an earlier entry of the path hides from those that were built against it."""
+def other_versions(seen: Examination) -> Iterator[Finding]:
+    """Copies that an earlier entry of the path hides from what was built against them."""
     for hidden, by in hidden_pairs(seen):
         one, other = hidden.distribution, by.distribution
-        harm, hurt = harm_of_shadow(seen, one, other.version or "", hidden.depth)
+        harm, hurt = harm_of_other_version(seen, one, other.version or "", hidden.depth)
         if harm is not None:
             yield Finding(
-                code=Ailment.SHADOWED,
+                code=FindingCode.SHADOWED,
                 harm=harm,
                 what=f"{label(one)} in {one.location} is hidden by {other.version} in "
                 f"{other.location}",
@@ -41,12 +41,20 @@ def hidden_pairs(seen: Examination) -> Iterator[tuple[Installed, Installed]]:
             yield each, by
 
 
-def harm_of_shadow(
+def harm_of_other_version(
     seen: Examination, hidden: Distribution, version: str, depth: int
 ) -> tuple[Harm | None, str]:
-    """The harm that another version over a distribution does, and who suffers it.
+    """What another version in front of a distribution does, and to which others.
 
-    Those that lie at `depth` on the path, or behind, were installed beside it.
+    Args:
+        seen: everything that was seen.
+        hidden: the distribution that is no longer imported.
+        version: the one that is imported instead.
+        depth: which entry of the path the hidden one lies in; what lies there or behind was
+            installed beside it.
+
+    Returns:
+        The harm, or None where nobody minds; and a clause that names who does.
     """
     refusing: list[str] = []
     built: list[str] = []
@@ -67,33 +75,34 @@ def harm_of_shadow(
     return (Harm.USE if foreign else Harm.NOTE), hurt
 
 
-def hidden_copies(seen: Examination) -> Iterator[Finding]:
-    """Whole copies that no import sees and nobody misses: space only."""
-    useless = [
-        each
-        for each in seen.installed
-        if not each.visible
-        and each.distribution.state.present
-        and harm_of_shadow(seen, each.distribution, _shown_version(seen, each), each.depth)[0]
-        is None
-    ]
+def useless_copies(seen: Examination) -> Iterator[Finding]:
+    """Whole copies that no import sees and that nothing needs: they only take space."""
+    useless = [each for each in seen.installed if not each.visible and _is_useless(seen, each)]
     size = sum(each.size for each in useless)
-    if size < WORTH_A_LINE:
+    if size < LEAST_WASTE_BYTES:
         return
     largest = sorted(useless, key=lambda e: (-e.size, e.distribution.name))
     names = [label(each.distribution) for each in largest]
     yield Finding(
-        code=Ailment.HIDDEN_COPIES,
+        code=FindingCode.HIDDEN_COPIES,
         harm=Harm.COST,
         what=f"{listed(names)} {are(names)} on the path twice, and no import sees the second "
-        f"copy{megabytes(size)}",
+        f"copy{size_in_brackets(size)}",
         why="it only takes space; uninstalling takes the copy in front away",
         mend=_clear(seen, useless),
     )
 
 
+def _is_useless(seen: Examination, hidden: Installed) -> bool:
+    one = hidden.distribution
+    if not one.state.present:
+        return False
+    harm, _ = harm_of_other_version(seen, one, _shown_version(seen, hidden), hidden.depth)
+    return harm is None
+
+
 def _clear(seen: Examination, useless: list[Installed]) -> str:
-    """Takes the copies in front away, directory by directory."""
+    """The command that removes the copies in front, directory by directory."""
     names = {each.distribution.name for each in useless}
     front: dict[str, list[str]] = {}
     for each in seen.installed:
@@ -111,8 +120,8 @@ def _shown_version(seen: Examination, hidden: Installed) -> str:
     return hidden.distribution.version or ""
 
 
-def layer_shadows(seen: Examination) -> Iterator[Finding]:
-    """A layer of the last start that hides what the platform's own were built against."""
+def hidden_by_layers(seen: Examination) -> Iterator[Finding]:
+    """Platform distributions that a layer of the last startup hides from what needs them."""
     visible = {e.distribution.name: e for e in seen.installed if e.visible}
     for layer in seen.store.layers if seen.store else ():
         for name, version in layer.distributions if layer.in_use else ():
@@ -120,10 +129,10 @@ def layer_shadows(seen: Examination) -> Iterator[Finding]:
             one = beneath.distribution if beneath else None
             if beneath is None or one is None or not one.state.present or one.version == version:
                 continue
-            harm, hurt = harm_of_shadow(seen, one, version, 0)
+            harm, hurt = harm_of_other_version(seen, one, version, 0)
             if harm is not None:
                 yield Finding(
-                    code=Ailment.LAYER_SHADOWS,
+                    code=FindingCode.LAYER_SHADOWS,
                     harm=harm,
                     what=f"the layer of {layer.package} hides the platform's {label(one)} by "
                     f"{version}",

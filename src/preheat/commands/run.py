@@ -1,0 +1,80 @@
+"""Becomes a command that finds a manifest's packages on its path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from preheat import lease, start
+from preheat.commands.warm import Listening, Startup, follow, go_cold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """Everything that a command needs.
+
+    Attributes:
+        packages: what became of each package of the manifest.
+        environment: the variables of the command.
+        lease: on the layers that it imports from.
+    """
+
+    packages: tuple[start.PackageState, ...]
+    environment: dict[str, str]
+    lease: lease.Lease
+
+
+def prepare(startup: Startup, listening: Listening) -> Launch:
+    """Makes the packages ready, and holds their layers.
+
+    Raises:
+        RequiredPackageError: a required package is not ready.
+        PreheatError: the manifest is wrong, or the store or the platform unusable.
+    """
+    report = follow(startup, listening) or go_cold(startup, listening)
+    if not report["ready"]:
+        raise start.required_error(report["packages"], hint="the whole report: preheat report")
+    held = _hold(report)
+    if held is None:
+        # A collector was faster; what it took is made again.
+        report = go_cold(startup, listening)
+        held = _hold(report) or lease.Lease.none()
+    environment = _environment(report["bootstrap"])
+    if report["shared"]:
+        environment[lease.SHARED] = held.file
+    return Launch(
+        packages=tuple(map(start.PackageState, report["packages"])),
+        environment=environment,
+        lease=held,
+    )
+
+
+def become(launch: Launch, command: Sequence[str]) -> NoReturn:
+    """Replaces this process by the command, which goes on holding the lease.
+
+    Raises:
+        OSError: there is no such command, or it cannot be run.
+    """
+    launch.lease.outlive_exec()
+    os.execvpe(command[0], list(command), launch.environment)  # noqa: S606  # becoming it is the job
+
+
+def _hold(report: Mapping[str, Any]) -> lease.Lease | None:
+    return start.hold({**report, "layers": report["paths"]})
+
+
+def _environment(bootstrap: str) -> dict[str, str]:
+    """This process's variables, changed so that children activate the layers."""
+    from preheat.edges.process.environment import BOOTSTRAP, without_layers
+
+    environment = without_layers(os.environ)
+    if "PYTHONDONTWRITEBYTECODE" not in os.environ:
+        del environment["PYTHONDONTWRITEBYTECODE"]
+    rest = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([bootstrap, *([rest] if rest else [])])
+    environment[BOOTSTRAP] = bootstrap
+    scripts = os.path.join(bootstrap, "bin")
+    environment["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
+    return environment

@@ -1,0 +1,59 @@
+"""What a person wrote, shown back to that person: short, on one line, without credentials."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+# A password may hold an unescaped slash, which ends the authority for every parser: the second
+# branch hides those too, and leaves "host:8080/project@v1" alone.
+_USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*|[^\s/@:]*:(?!\d+[/?#])[^\s@]*)@")
+
+_SHOWN_CHARACTERS = 80
+_SHOWN_BITS = 64
+
+
+def redact(text: str) -> str:
+    """Return `text` with the user and password of every URL in it replaced by `***`."""
+    return _USERINFO.sub("***@", text)
+
+
+def shown(value: object) -> str:
+    """Return `value` as a person would write it in TOML: one line, short, no credentials."""
+    match value:
+        case None:
+            words = "nothing"
+        case bool():
+            words = "true" if value else "false"
+        case str():
+            text = redact(value)
+            words = quoted(
+                text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+            )
+        case int() if value.bit_length() > _SHOWN_BITS:
+            # Python itself refuses to write out integers of more than some thousand digits.
+            words = f"an integer of {value.bit_length()} bits"
+        case int() | float():
+            words = str(value)
+        case Mapping():
+            words = "a table" if value else "an empty table"
+        case list() | tuple():
+            words = f"an array of {len(value)}" if value else "an empty array"
+        case _:
+            words = f"a {type(value).__name__}"
+    return words
+
+
+def quoted(text: str) -> str:
+    """Return text in quotes, on one line."""
+    return _one_line(json.dumps(text, ensure_ascii=False))
+
+
+def with_reason(found: object, reason: str) -> str:
+    """Return what was found, and in brackets what is wrong with it."""
+    return f"{shown(found)} ({_one_line(redact(reason))})" if reason else shown(found)
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
