@@ -33,6 +33,7 @@ class Rules:
         in_use: device and inode of everything that a process holds.
         precious: absolute directories; nothing that is or holds one of them goes.
         closed: absolute directories; nothing in them goes either.
+        within: absolute directory; nothing outside it goes. None where that does not matter.
     """
 
     user: int | None
@@ -40,6 +41,7 @@ class Rules:
     in_use: frozenset[tuple[int, int]] = frozenset()
     precious: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
+    within: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -266,9 +268,11 @@ def _opened(place: Place, rules: Rules) -> Iterator[int | None]:
 
 
 def _is_refused(place: Place, rules: Rules) -> bool:
-    """A root that is relative, reached by a link, closed, or too precious to be emptied."""
+    """A root that is relative, reached by a link, outside, closed, or too precious to empty."""
     root = os.path.normpath(place.root)
     if not os.path.isabs(root) or os.path.realpath(place.root) != root or root == "/":
+        return True
+    if rules.within is not None and not _holds(rules.within, root):
         return True
     if any(_holds(closed, root) for closed in rules.closed):
         return True
