@@ -140,7 +140,11 @@ class Cleaner:
             return self._clean(steps, lambda: is_over(shortage))
 
     def until_free(self, wanted: int) -> Freed:
-        """The same for so many bytes on the store's filesystem."""
+        """Gives up tiers on the store's filesystem until that many bytes are free.
+
+        Raises:
+            StoreError: a disk does not answer.
+        """
         return self.until_over(Shortage(path=self.store.root, bytes=wanted))
 
     def _clean(self, steps: Iterable[_Step], enough: Callable[[], bool]) -> Freed:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from preheat.edges.disk.files import bytes_of_blocks, names_in
 from preheat.words.cleaning import Place
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # No cache is that deep; what is deeper stays, rather than exhaust stack or descriptors.
-_DEEPEST = 100
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Found:
         """Counts one name of a file."""
         file = (status.st_dev, status.st_ino)
         met, _, _ = self.links.get(file, (0, 0, 0))
-        self.links[file] = (met + 1, status.st_nlink, status.st_blocks * 512)
+        self.links[file] = (met + 1, status.st_nlink, bytes_of_blocks(status))
 
 
 def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
@@ -202,7 +203,7 @@ class _Walk:
         try:
             # Somebody has just made it, or is about to fill it.
             young = self._is_young(os.fstat(inner))
-            left = [n for n in _listed(inner) if not self._visit(inner, n, found, see)]
+            left = [n for n in names_in(inner) if not self._visit(inner, n, found, see)]
         finally:
             self._depth -= 1
             os.close(inner)
@@ -215,7 +216,7 @@ class _Walk:
 
     def _enter(self, parent: int, name: str) -> int | None:
         """The directory as a descriptor, if it is still one, ours, unheld, and on this mount."""
-        if self._depth >= _DEEPEST:
+        if self._depth >= _MOST_LEVELS:
             return None
         try:
             inner = os.open(name, _DIRECTORY, dir_fd=parent)
@@ -291,17 +292,10 @@ def _entries(root: int, place: Place, rules: Rules) -> list[str]:
     base = os.path.normpath(place.root)
     return [
         name
-        for name in _listed(root)
+        for name in names_in(root)
         if any(fnmatchcase(name, pattern) for pattern in place.patterns)
         and not any(_holds(os.path.join(base, name), other) for other in spared)
     ]
-
-
-def _listed(directory: int) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []
 
 
 def _path_of(descriptor: int) -> str:
