@@ -80,7 +80,7 @@ def as_sitecustomize(here: str) -> None:
         if shared and facts["layer"] and facts["layer"][0] in sys.path:
             # Whoever uses layers on a shared volume shows other machines that it lives.
             lease = __import__("_preheat_lease")
-            lease.keep_renewing(shared, lease.USERS_LAST)
+            lease.keep_renewing(shared, lease.USE_LEASE_SECONDS)
     except (OSError, LookupError):
         pass
     _chain(here)

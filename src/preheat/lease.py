@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 SHARED = "PREHEAT_INTERNAL_LEASE"
 """Where an activated process notes a lease on a shared volume, for its children to renew."""
 
-USERS_LAST = 900.0
-"""Seconds after which a process that uses layers, on a machine that is silent, counts as gone."""
+USE_LEASE_SECONDS = 900.0
+"""Without a sign of life for that long, a process on another machine that uses layers counts as
+gone."""
 
 # A lease is renewed that many times before it would run out.
-_BEATS = 4
+_RENEWALS_PER_LEASE = 4
 
 
 def identity() -> tuple[str, str]:
@@ -199,7 +200,7 @@ def keep_renewing(file: str, lasts: float, over: Callable[[], bool] = lambda: Fa
             except OSError:
                 # A disk may recover before the lease runs out.
                 pass
-            time.sleep(lasts / _BEATS)
+            time.sleep(lasts / _RENEWALS_PER_LEASE)
 
     _thread.start_new_thread(renew, ())
     # A fork has no threads.

@@ -17,7 +17,7 @@ import sys
 import time
 
 from preheat.activation import activate
-from preheat.lease import SHARED, USERS_LAST, Lease, take
+from preheat.lease import SHARED, USE_LEASE_SECONDS, Lease, take
 from preheat.pointer import (
     UNPACK,
     examine,
@@ -168,7 +168,7 @@ def hold(facts: Mapping[str, Any]) -> Lease | None:
     """
     layers = [os.path.basename(layer) for layer in facts["layers"]]
     try:
-        lease = take(os.path.join(facts["store"], "leases"), layers, USERS_LAST)
+        lease = take(os.path.join(facts["store"], "leases"), layers, USE_LEASE_SECONDS)
     except OSError:
         # A store that cannot be written can still be started from.
         lease = Lease.none()

@@ -30,6 +30,9 @@ from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.words.cleaning import Estimate, Freed, Place, Shortage, Tier
 
+GROUND = "PREHEAT_INTERNAL_GROUND"
+"""The one directory in which benches and demos clean, which see the system as it is."""
+
 STAGING = Tier(name="staging of starts that ended", loss="nothing", places=())
 STALE = Tier(
     name="layers that nobody uses",
@@ -137,7 +140,11 @@ class Cleaner:
             return self._clean(steps, lambda: is_over(shortage))
 
     def until_free(self, wanted: int) -> Freed:
-        """The same for so many bytes on the store's filesystem."""
+        """Gives up tiers on the store's filesystem until that many bytes are free.
+
+        Raises:
+            StoreError: a disk does not answer.
+        """
         return self.until_over(Shortage(path=self.store.root, bytes=wanted))
 
     def _clean(self, steps: Iterable[_Step], enough: Callable[[], bool]) -> Freed:
@@ -226,6 +233,7 @@ class Cleaner:
             in_use=deletion.in_use(),
             precious=frozenset(os.path.realpath(path) for path in precious),
             closed=frozenset(os.path.realpath(path) for path in closed),
+            within=_ground(),
         )
 
 
@@ -278,6 +286,13 @@ def _filesystems(places: Iterable[Place]) -> list[Path]:
         if os.path.isdir(place.root):
             roots.setdefault(os.stat(place.root).st_dev, Path(place.root))
     return list(roots.values())
+
+
+def _ground() -> str | None:
+    """Where alone something may be removed; None in earnest."""
+    # A test has its made-up system in a directory of its own.
+    ground = os.path.dirname(os.environ.get(SYSTEM, "")) or os.environ.get(GROUND)
+    return os.path.realpath(ground) if ground else None
 
 
 def _user() -> str:

@@ -26,9 +26,9 @@ from preheat.words.errors import StoreError
 from preheat.words.store import Directory
 
 # Between a layer's publication and the lease of whoever uses it lie seconds.
-_FRESH = 600.0
+_YOUNG_LAYER_SECONDS = 600.0
 # Network filesystems cache names and leases for a second or so.
-_SETTLING = 3.0
+_NAMES_CACHED_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
             with contextlib.suppress(OSError):
                 made = shelf.witness(digest).stat().st_mtime
                 used = max(made, pointed.get(digest, 0.0))
-                if now - made > _FRESH:
+                if now - made > _YOUNG_LAYER_SECONDS:
                     current = digest in pointed
                     found.append(Stale(shelf=shelf, digest=digest, used=used, current=current))
     return tuple(sorted(found, key=lambda each: (each.current, each.used, each.digest)))
@@ -108,7 +108,7 @@ def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generat
     try:
         if not read_volumes({"store": staging.root})[0].quota_known:
             # Leases are there, also those on layers of the local disk.
-            time.sleep(_SETTLING)
+            time.sleep(_NAMES_CACHED_SECONDS)
         if mark.read_text(encoding="utf-8") != text:
             return
         for digest in digests:

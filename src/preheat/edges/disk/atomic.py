@@ -17,8 +17,8 @@ from preheat.words.errors import StoreError
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
-# Seconds after which a writer on another machine, that writes a small file, must be dead.
-_ABANDONED = 3600.0
+# A writer of a small file, on another machine, that takes longer must be dead.
+_ABANDONED_AFTER_SECONDS = 3600.0
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-((\d+)(?:-\d+)?)\.[0-9a-f]{8}")
 
 
@@ -42,6 +42,18 @@ def write_atomically(file: Path, data: bytes) -> None:
         raise unwritable(file.parent, error) from error
 
 
+def write_if_possible(file: Path, text: str) -> None:
+    """Replaces a small file that may be lost: nothing waits for the disk, and none may refuse."""
+    staged = temporary_name(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+
+
 def temporary_name(file: Path) -> Path:
     """A hidden name beside a file, which says who is about to write it."""
     machine, process = lease.identity()
@@ -63,7 +75,7 @@ def drop_abandoned(directory: Path) -> None:
             if host == machine:
                 dead = lease.process(number) != process.replace("-", ":")
             else:
-                dead = filesystem_time(directory) - file.lstat().st_mtime > _ABANDONED
+                dead = filesystem_time(directory) - file.lstat().st_mtime > _ABANDONED_AFTER_SECONDS
             if dead:
                 file.unlink()
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from preheat.edges.disk.files import bytes_of_blocks, names_in
 from preheat.words.cleaning import Place
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # No cache is that deep; what is deeper stays, rather than exhaust stack or descriptors.
-_DEEPEST = 100
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Rules:
         in_use: device and inode of everything that a process holds.
         precious: absolute directories; nothing that is or holds one of them goes.
         closed: absolute directories; nothing in them goes either.
+        within: absolute directory; nothing outside it goes. None where that does not matter.
     """
 
     user: int | None
@@ -40,6 +42,7 @@ class Rules:
     in_use: frozenset[tuple[int, int]] = frozenset()
     precious: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
+    within: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -63,7 +66,7 @@ class Found:
         """Counts one name of a file."""
         file = (status.st_dev, status.st_ino)
         met, _, _ = self.links.get(file, (0, 0, 0))
-        self.links[file] = (met + 1, status.st_nlink, status.st_blocks * 512)
+        self.links[file] = (met + 1, status.st_nlink, bytes_of_blocks(status))
 
 
 def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
@@ -200,7 +203,7 @@ class _Walk:
         try:
             # Somebody has just made it, or is about to fill it.
             young = self._is_young(os.fstat(inner))
-            left = [n for n in _listed(inner) if not self._visit(inner, n, found, see)]
+            left = [n for n in names_in(inner) if not self._visit(inner, n, found, see)]
         finally:
             self._depth -= 1
             os.close(inner)
@@ -213,7 +216,7 @@ class _Walk:
 
     def _enter(self, parent: int, name: str) -> int | None:
         """The directory as a descriptor, if it is still one, ours, unheld, and on this mount."""
-        if self._depth >= _DEEPEST:
+        if self._depth >= _MOST_LEVELS:
             return None
         try:
             inner = os.open(name, _DIRECTORY, dir_fd=parent)
@@ -266,9 +269,11 @@ def _opened(place: Place, rules: Rules) -> Iterator[int | None]:
 
 
 def _is_refused(place: Place, rules: Rules) -> bool:
-    """A root that is relative, reached by a link, closed, or too precious to be emptied."""
+    """A root that is relative, reached by a link, outside, closed, or too precious to empty."""
     root = os.path.normpath(place.root)
     if not os.path.isabs(root) or os.path.realpath(place.root) != root or root == "/":
+        return True
+    if rules.within is not None and not _holds(rules.within, root):
         return True
     if any(_holds(closed, root) for closed in rules.closed):
         return True
@@ -287,17 +292,10 @@ def _entries(root: int, place: Place, rules: Rules) -> list[str]:
     base = os.path.normpath(place.root)
     return [
         name
-        for name in _listed(root)
+        for name in names_in(root)
         if any(fnmatchcase(name, pattern) for pattern in place.patterns)
         and not any(_holds(os.path.join(base, name), other) for other in spared)
     ]
-
-
-def _listed(directory: int) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []
 
 
 def _path_of(descriptor: int) -> str:

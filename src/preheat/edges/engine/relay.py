@@ -30,10 +30,10 @@ from preheat.edges.index import transport
 from preheat.words.lock import Archive, Locked
 
 # A transfer that got this far counts its tries anew.
-_PROGRESS = 1 << 15
-_CONNECT = 10.0
-# Seconds in which threads end once nobody talks to them; one that still connects ends by itself.
-_PARTING = 2.0
+_PROGRESS_BYTES = 1 << 15
+_CONNECT_SECONDS = 10.0
+# Threads end in that time once nobody talks to them; one that still connects ends by itself.
+_JOIN_SECONDS = 2.0
 
 
 class _NotHereError(Exception):
@@ -77,7 +77,7 @@ class Relay:
 
     def __enter__(self) -> Relay:
         limits = httpx.Limits(max_connections=None)
-        times = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT))
+        times = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS))
         self.client = httpx.Client(limits=limits, timeout=times)
         try:
             self._server = _Server(self)
@@ -254,7 +254,7 @@ class _Server(ThreadingHTTPServer):
         self._accepting.join()
         for connection in (*tuple(self._connections), *tuple(upstream)):
             _hang_up(connection)
-        end = time.monotonic() + _PARTING
+        end = time.monotonic() + _JOIN_SECONDS
         for thread in tuple(self._threads):
             thread.join(max(0, end - time.monotonic()))
         socketserver.TCPServer.server_close(self)
@@ -320,13 +320,13 @@ class _Handler(BaseHTTPRequestHandler):
         """All that is missing, or so much that it may break again and be taken up anew."""
         begun = transfer.sent
         if begun:
-            relay.sleep(transport.BASE * random.uniform(1, 2))  # noqa: S311  # no secret
+            relay.sleep(transport.FIRST_PAUSE_SECONDS * random.uniform(1, 2))  # noqa: S311  # no secret
         for attempt in transport.again(relay.sleep, seconds=relay.timeout):
             with attempt:
                 try:
                     self._send_from(relay, transfer)
                 except httpx.TransportError:
-                    if transfer.sent - begun < _PROGRESS:
+                    if transfer.sent - begun < _PROGRESS_BYTES:
                         raise
 
     def _send_from(self, relay: Relay, transfer: _Transfer) -> None:

@@ -24,7 +24,7 @@ from preheat.words.stand_in import Library, LibraryDirectory, Link, StandIn
 
 _CACHE = "etc/ld.so.cache"
 _MAGIC = b"glibc-ld.so.cache1.1"
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 _ASK = """
 import ctypes, os, sys
 for path in sys.argv[1:]:
@@ -185,7 +185,7 @@ def _asked(executable: str, paths: Iterable[str]) -> dict[str, str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT_SECONDS,
             env=without_layers(os.environ),
             check=False,
         )

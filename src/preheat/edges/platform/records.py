@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Missing = dict[str, "list[str] | None"]
 
 # Up to that many names, a look for each costs less than a listing.
-_FEW = 4
+_FEW_NAMES = 4
 
 
 def lines(file: str) -> list[bytes] | None:
@@ -76,7 +76,7 @@ def _absent(location: bytes, site: int, rows: list[bytes]) -> list[str]:
         if parent.startswith((b"..", b"/")) or parent.endswith(b"__pycache__"):
             continue
         prefix = parent + b"/" if parent else b""
-        if len(names) <= _FEW:
+        if len(names) <= _FEW_NAMES:
             gone = {
                 name
                 for name in names

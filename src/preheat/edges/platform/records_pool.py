@@ -20,7 +20,7 @@ from preheat.edges.platform.records import Missing
 from preheat.edges.process.limits import available_processors
 
 # Below that, a process costs more than it takes over: bytes of RECORD files, about 80 a row.
-_WORTH_A_PROCESS = 300_000
+_BYTES_WORTH_A_PROCESS = 300_000
 _MOST_PROCESSES = 8
 _MOST_SHARES = 256
 
@@ -59,7 +59,7 @@ def compared(location: str, names: Sequence[str]) -> Iterator[Callable[[], Missi
 
 def _helpers_for(size: int) -> int:
     """How many processes pay for themselves beside our own, for so many bytes of RECORD files."""
-    processes = min(_MOST_PROCESSES, available_processors(), size // _WORTH_A_PROCESS)
+    processes = min(_MOST_PROCESSES, available_processors(), size // _BYTES_WORTH_A_PROCESS)
     return max(0, processes - 1)
 
 
