@@ -183,7 +183,7 @@ def test_where_locks_do_nothing_another_containers_holder_is_told_by_renewals(
     with holder(tmp_path, "a", within=within) as (_, name):
         assert Leases(tmp_path).lives(name)
         with monkeypatch.context() as frozen:
-            frozen.setattr(store_leases, "clock", lambda _: time.time() + 61)
+            frozen.setattr(store_leases, "filesystem_time", lambda _: time.time() + 61)
             assert not Leases(tmp_path).lives(name)
 
 

@@ -304,7 +304,7 @@ def test_libraries_of_a_toolkit_stand_in_and_the_numbers_in_their_names_tell_the
 ) -> None:
     platform = make_platform(tmp_path / "venv", projects=[fake_torch("2.13.0+cu130")])
     worker = Worker(place=tmp_path / "worker", platform=platform, index=index)
-    lib = worker.place / "home" / "system" / "usr" / "local" / "cuda" / "lib64"
+    lib = worker.place / "system" / "usr" / "local" / "cuda" / "lib64"
     lib.mkdir(parents=True)
     contents = {"libcublas.so.13.1.1.3": cublas("13.9.9.9"), "libcublasLt.so.13.1.1.3": cublas_lt()}
     for name, content in contents.items():
