@@ -6,9 +6,10 @@ VENV   ?= .venv
 python := $(VENV)/bin/python
 ready  := $(VENV)/.ready
 
-# A worker for each processor; who is done takes tests from the end of another's row, so that
-# neighbours, which share what their module makes, mostly stay together.
-parallel := --numprocesses auto --dist worksteal
+# Three processes for two processors: a third of the time a test waits, for a timeout or a pause.
+# Who is done takes tests from the end of another's row, so that neighbours, which share what their
+# module makes, mostly stay together.
+parallel := --numprocesses $$((($$(nproc) * 3 + 1) / 2)) --maxprocesses 24 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-big check demo demo-small demo-worker bench clean
