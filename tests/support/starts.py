@@ -207,7 +207,9 @@ def finished(
 
 
 def _show(command: Sequence[str], ended: str, said: str | bytes) -> None:
-    """For pytest, which keeps it until the test has failed."""
+    """For pytest, which keeps it until the test has failed; a benchmark shows its own."""
+    if "PYTEST_CURRENT_TEST" not in os.environ:
+        return
     text = said if isinstance(said, str) else said.decode(errors="replace")
     sys.stderr.write(f"$ {shlex.join(map(str, command))}\n{text}{ended}\n")
 
