@@ -517,7 +517,7 @@ def _change_content(tree: Path) -> None:
 
 
 def _change_mode(tree: Path) -> None:
-    (tree / "my_app/big.bin").chmod(0o600)
+    (tree / "my_app/big.bin").chmod(0o640)  # no umask makes that
 
 
 def _rename(tree: Path) -> None:
