@@ -6,14 +6,23 @@ VENV   ?= .venv
 python := $(VENV)/bin/python
 ready  := $(VENV)/.ready
 
+# Three processes for two processors: a third of the time a test waits, for a timeout or a pause.
+# Who is done takes tests from the end of another's row, so that neighbours, which share what their
+# module makes, mostly stay together.
+parallel := --numprocesses $$((($$(nproc) * 3 + 1) / 2)) --maxprocesses 24 --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help test check demo demo-small demo-worker bench clean
+.PHONY: help test test-big check demo demo-small demo-worker bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: $(ready) ## set up and test (ARGS goes to pytest: make test ARGS="-k floors")
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m compileall -q src worker/src
+	@$(python) -m pytest $(parallel) -m "not big and not table" $(ARGS)
+
+test-big: $(ready) ## whole tables, and where TEST_BIG=1 or CI=true what downloads gigabytes
+	@$(python) -m pytest -m "big or table" $(ARGS) || [ $$? -eq 5 ]  # 5: there is none
 
 check: $(ready) ## lint, format and types
 	@$(python) -m ruff check .
@@ -37,6 +46,7 @@ clean: ## remove everything that these commands made
 
 # uv is installed by pip, so that Python is all a machine needs; the rest is installed by uv.
 # Warnings of pip about unused indexes (-qq) would hide what matters; its errors still show.
+# preheat writes no bytecode itself: without what is compiled here, each start compiles it anew.
 $(ready): pyproject.toml worker/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo "preheat needs Python 3.10 or newer: install it, or name it: make PYTHON=python3.12" >&2; exit 1; }
@@ -45,6 +55,6 @@ $(ready): pyproject.toml worker/pyproject.toml
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(python) -m pip install -qq --disable-pip-version-check "uv>=0.13"
-	@$(python) -m uv pip install --quiet --python $(python) --editable . --editable ./worker \
+	@$(python) -m uv pip install --quiet --compile-bytecode --python $(python) --editable . --editable ./worker \
 	  --group dev --group worker/pyproject.toml:dev
 	@touch $@

@@ -26,7 +26,7 @@ import preheat
 
 # All that is taken from preheat's own modules.
 from preheat.cli import main as cli
-from preheat.decisions.tiers import Habitat, tiers
+from preheat.decisions.tiers import UserPlaces, tiers
 from preheat.edges.cleaning.cleaner import PACKED, STAGING, STALE, UNPACKED
 from preheat.words import errors, report
 from preheat.words.cleaning import Place, Tier
@@ -484,8 +484,8 @@ def caches() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _habitat(environment: Mapping[str, str]) -> Habitat:
-    return Habitat(
+def _habitat(environment: Mapping[str, str]) -> UserPlaces:
+    return UserPlaces(
         home="~",
         temp="TMPDIR",
         user="USER",

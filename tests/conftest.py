@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +15,13 @@ import pytest
 from uv import find_uv_bin
 
 from tests.support.index import Index
+from tests.support.mounts import mounts_of_our_own
+from tests.support.platforms import Platform, make_platform
+from tests.support.starts import Ground
+from tests.support.workers import make_host
 
 BIG = 25_000_000_000  # bytes that the biggest tests may need at once
+PATIENCE = 7200  # seconds for a test that downloads gigabytes, or that is a long table
 
 
 def not_asked_for() -> str | None:
@@ -79,6 +85,42 @@ def nothing_of_the_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def children_can_be_interrupted() -> None:
+    """What a test starts ends at SIGINT, also where these tests run in a script's background.
+
+    There SIGINT is ignored from the start, and children inherit that; a function that does
+    nothing has the same effect here, and is not inherited.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform without anything, which no test changes."""
+    return make_platform(tmp_path_factory.mktemp("platform") / "venv")
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform without anything but preheat, which no test changes."""
+    return make_host(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture
+def ground(tmp_path: Path, platform: Platform) -> Ground:
+    """A ground with nothing on it."""
+    return Ground(root=tmp_path / "ground", python=platform.python)
+
+
+@pytest.fixture
+def own_mounts() -> Iterator[None]:
+    """What the test mounts nobody else sees."""
+    with mounts_of_our_own():
+        yield
+
+
 @pytest.fixture(scope="module")
 def index(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -87,6 +129,14 @@ def index(
     with Index(tmp_path_factory.mktemp("index")) as index:
         index.publish(*request.module.PROJECTS)
         yield index
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Give long tests the time that they may take."""
+    all_are_long = os.environ.get("TEST_BIG") == "1"
+    for item in items:
+        if all_are_long or item.get_closest_marker("big") or item.get_closest_marker("table"):
+            item.add_marker(pytest.mark.timeout(PATIENCE))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

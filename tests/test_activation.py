@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform, other_pythons
+from tests.support.starts import Answer, package
 from tests.support.wheels import Project
-from tests.support.workers import Result, Worker, entry, make_host
+from tests.support.workers import Worker, make_host
 
 
 def module(name: str, text: str, version: str = "1", requires: tuple[str, ...] = ()) -> Project:
@@ -64,11 +64,11 @@ PROJECTS = (
     SCRIPTED,
 )
 PACKAGES = (
-    entry("tool", requires=["tool>=2"]),
-    entry("hooked", imports=["hooked", "hooked_inside"]),
-    entry("scripted"),
-    entry("failing"),
-    entry("steady"),
+    package("tool", requires=["tool>=2"]),
+    package("hooked", imports=["hooked", "hooked_inside"]),
+    package("scripted"),
+    package("failing"),
+    package("steady"),
 )
 CAPABILITIES = {"speech": ["failing", "scripted"], "sight": ["failing"], "base": ["base", "tool"]}
 
@@ -92,25 +92,25 @@ def worker(tmp_path_factory: pytest.TempPathFactory, index: Index, image: Platfo
 
 
 @pytest.fixture(scope="module")
-def started(worker: Worker) -> Result:
+def started(worker: Worker) -> Answer:
     started = worker.warm_inside()
-    assert started.exit == 0, started.stderr
+    assert started.code == 0, started.stderr
     return started
 
 
 # -- the path of a process -------------------------------------------------------------------
 
 
-def test_a_layers_version_wins_over_the_platforms(worker: Worker, started: Result) -> None:
-    assert not started.report["warm"]
+def test_a_layers_version_wins_over_the_platforms(worker: Worker, started: Answer) -> None:
+    assert not started.document["warm"]
     assert worker.inside("import tool; print(tool.VERSION)").stdout.strip() == "layer"
 
 
 def test_layers_lie_just_before_the_platforms_site_directory(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     path = json.loads(worker.inside("import json; print(json.dumps(sys.path))").stdout)
-    layers = started.report["paths"]
+    layers = started.document["paths"]
     where = path.index(str(worker.platform.site))
     between = path[path.index(layers[0]) : where]
     assert [place for place in between if place in layers] == layers
@@ -118,20 +118,20 @@ def test_layers_lie_just_before_the_platforms_site_directory(
     assert path.index(layers[0]) > path.index(os.path.dirname(os.__file__))
 
 
-def test_the_paths_of_a_report_work_raw(worker: Worker, started: Result) -> None:
-    raw = os.pathsep.join(started.report["paths"])
+def test_the_paths_of_a_report_work_raw(worker: Worker, started: Answer) -> None:
+    raw = os.pathsep.join(started.document["paths"])
     assert worker.python("import tool; print(tool.VERSION)", PYTHONPATH=raw) == "layer"
 
 
-def test_a_pth_file_of_a_layer_is_processed(worker: Worker, started: Result) -> None:
-    assert started.exit == 0
+def test_a_pth_file_of_a_layer_is_processed(worker: Worker, started: Answer) -> None:
+    assert started.code == 0
     code = "print('hooked_start' in sys.modules); import hooked_inside"
     assert worker.inside(code).stdout.strip() == "True"
     assert worker.after(started, "import sys; print('hooked_start' in sys.modules)") == "True"
 
 
 def test_directories_that_a_pth_file_names_follow_their_layer(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     layer = str(started.layer("hooked"))
     code = "import json, sys; print(json.dumps(sys.path))"
@@ -143,7 +143,7 @@ def test_directories_that_a_pth_file_names_follow_their_layer(
 
 
 def test_a_package_that_failed_its_check_is_not_on_the_path(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     assert started.status("failing") == "failed"
     code = "from importlib.util import find_spec; print(find_spec('failing'))"
@@ -152,9 +152,9 @@ def test_a_package_that_failed_its_check_is_not_on_the_path(
 
 
 def test_a_module_that_was_imported_before_the_start_is_reported_as_a_conflict(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     code = (
         "import sys, tool, steady, preheat\n"
         "ready = preheat.warm(sys.argv[1], store=sys.argv[2])\n"
@@ -169,15 +169,15 @@ def test_a_module_that_was_imported_before_the_start_is_reported_as_a_conflict(
 
 
 def test_a_process_that_imported_nothing_before_has_no_conflicts(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     ended = worker.inside("print(ready.conflicts)")
     assert (ended.stdout.strip(), ended.stderr) == ("()", "")
 
 
-def test_a_second_call_in_the_same_process_changes_nothing(worker: Worker, started: Result) -> None:
-    assert started.exit == 0
+def test_a_second_call_in_the_same_process_changes_nothing(worker: Worker, started: Answer) -> None:
+    assert started.code == 0
     code = (
         "import os\n"
         "before = list(sys.path), os.environ['PYTHONPATH']\n"
@@ -188,9 +188,9 @@ def test_a_second_call_in_the_same_process_changes_nothing(worker: Worker, start
 
 
 def test_what_was_imported_from_a_layer_is_no_conflict_for_a_second_call(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     code = (
         "import tool\nprint(preheat.warm(sys.argv[1], store=sys.argv[2]).conflicts, tool.VERSION)\n"
     )
@@ -201,7 +201,7 @@ def test_what_was_imported_from_a_layer_is_no_conflict_for_a_second_call(
 @pytest.fixture(scope="module")
 def pair(
     worker: Worker, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[tuple[Worker, Worker], list[Result]]:
+) -> tuple[tuple[Worker, Worker], list[Answer]]:
     """Two manifests over one store that want different versions of the same package."""
     place = tmp_path_factory.mktemp("pair")
     workers = tuple(
@@ -209,14 +209,14 @@ def pair(
         for name in ("one", "two")
     )
     one, two = workers
-    one.write([entry("fussy", requires=["fussy<2"]), entry("scripted")])
-    two.write([entry("hooked"), entry("fussy", requires=["fussy>=2"])])
+    one.write([package("fussy", requires=["fussy<2"]), package("scripted")])
+    two.write([package("hooked"), package("fussy", requires=["fussy>=2"])])
     return (one, two), [one.warm_inside(), two.warm_inside()]
 
 
 @pytest.mark.parametrize("first_in_parent", [False, True])
 def test_a_start_for_another_manifest_replaces_the_layers_of_the_first(
-    pair: tuple[tuple[Worker, Worker], list[Result]], first_in_parent: bool
+    pair: tuple[tuple[Worker, Worker], list[Answer]], first_in_parent: bool
 ) -> None:
     (one, two), (started, _) = pair
     first = f"preheat.warm({str(one.manifest)!r}, store={str(one.store)!r})\n"
@@ -229,14 +229,14 @@ def test_a_start_for_another_manifest_replaces_the_layers_of_the_first(
         "print([p for p in sys.path if 'one' + '/store' in p], flush=True)\n"
         "subprocess.run([sys.executable, '-c', 'import fussy; print(fussy.VERSION)'], check=True)\n"
     )
-    bootstrap = str(started.report["bootstrap"]) if first_in_parent else ""
+    bootstrap = str(started.document["bootstrap"]) if first_in_parent else ""
     inherited = {"PYTHONPATH": bootstrap, "PREHEAT_INTERNAL_BOOTSTRAP": bootstrap}
     said = one.python(code, **(inherited if first_in_parent else {}))
     assert said.splitlines() == ["2 ()", "[]", "2"]
 
 
 def test_a_module_imported_from_a_layer_that_a_second_start_replaces_is_a_conflict(
-    pair: tuple[tuple[Worker, Worker], list[Result]],
+    pair: tuple[tuple[Worker, Worker], list[Answer]],
 ) -> None:
     (one, two), _ = pair
     code = f"import fussy; again = preheat.warm({str(two.manifest)!r}, store={str(two.store)!r})\n"
@@ -248,8 +248,8 @@ def test_a_module_imported_from_a_layer_that_a_second_start_replaces_is_a_confli
 # -- children --------------------------------------------------------------------------------
 
 
-def test_a_child_process_sees_the_layers(worker: Worker, started: Result) -> None:
-    assert started.exit == 0
+def test_a_child_process_sees_the_layers(worker: Worker, started: Answer) -> None:
+    assert started.code == 0
     code = (
         "import subprocess\n"
         "code = 'import tool, hooked_inside; print(tool.VERSION)'\n"
@@ -258,7 +258,7 @@ def test_a_child_process_sees_the_layers(worker: Worker, started: Result) -> Non
     assert worker.inside(code).stdout.strip() == "layer"
 
 
-def test_a_child_of_a_child_sees_the_layers(worker: Worker, started: Result) -> None:
+def test_a_child_of_a_child_sees_the_layers(worker: Worker, started: Answer) -> None:
     inner = "import tool; print(tool.VERSION)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], check=True)"
     assert worker.after(started, outer) == "layer"
@@ -266,9 +266,9 @@ def test_a_child_of_a_child_sees_the_layers(worker: Worker, started: Result) -> 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_multiprocessing_child_sees_the_layers(
-    worker: Worker, started: Result, tmp_path: Path, method: str
+    worker: Worker, started: Answer, tmp_path: Path, method: str
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     script = tmp_path / "script.py"
     script.write_text(
         "import multiprocessing, sys\n"
@@ -291,16 +291,18 @@ def test_a_multiprocessing_child_sees_the_layers(
 
 
 def test_a_sitecustomize_further_on_the_path_still_runs(
-    worker: Worker, started: Result, tmp_path: Path
+    worker: Worker, started: Answer, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.CHAINED = True\n")
-    path = os.pathsep.join((started.report["bootstrap"], str(tmp_path)))
+    path = os.pathsep.join((started.document["bootstrap"], str(tmp_path)))
     code = "import tool, sitecustomize; print(tool.VERSION, CHAINED, sitecustomize.__file__)"
     found = worker.python(code, PYTHONPATH=path).split()
     assert found == ["layer", "True", str(tmp_path / "sitecustomize.py")]
 
 
-def test_a_sitecustomize_of_the_platform_still_runs(worker: Worker, started: Result) -> None:
+def test_a_sitecustomize_of_the_platform_still_runs(worker: Worker, started: Answer) -> None:
+    if worker.python("import sys; print('sitecustomize' in sys.modules)") == "True":
+        pytest.skip("this Python has a sitecustomize of its own, as Debian's does")
     file = worker.platform.site / "sitecustomize.py"
     file.write_text("import sys\nsys.chained = True\n")
     try:
@@ -316,9 +318,9 @@ def test_a_sitecustomize_of_the_platform_still_runs(worker: Worker, started: Res
 
 
 def test_an_older_pythonpath_is_kept_for_children(
-    worker: Worker, started: Result, tmp_path: Path
+    worker: Worker, started: Answer, tmp_path: Path
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     (tmp_path / "own_module.py").write_text("")
     code = (
         "import subprocess\n"
@@ -329,7 +331,7 @@ def test_an_older_pythonpath_is_kept_for_children(
 
 
 def test_another_environment_of_the_same_python_starts_unaffected(
-    worker: Worker, started: Result, tmp_path: Path
+    worker: Worker, started: Answer, tmp_path: Path
 ) -> None:
     other = make_platform(tmp_path / "other")
     ended = _look_from(other.python, worker, started)
@@ -337,76 +339,74 @@ def test_another_environment_of_the_same_python_starts_unaffected(
 
 
 @pytest.mark.skipif(not other_pythons(), reason="no other Python is here")
-def test_another_version_of_python_starts_unaffected(worker: Worker, started: Result) -> None:
+def test_another_version_of_python_starts_unaffected(worker: Worker, started: Answer) -> None:
     for python in other_pythons():
         ended = _look_from(python.path, worker, started)
         assert (ended.stdout.strip(), ended.stderr) == ("False", ""), python
 
 
-def _look_from(python: Path, worker: Worker, started: Result) -> subprocess.CompletedProcess[str]:
+def _look_from(python: Path, worker: Worker, started: Answer) -> Answer:
     """Whether an interpreter has any layer on its path, as a child of an activated process."""
     code = (
         "import sys\n"
-        f"places = {started.report['paths'] + [started.report['bootstrap']]!r}\n"
+        f"places = {started.document['paths'] + [started.document['bootstrap']]!r}\n"
         "print(any(place in sys.path for place in places))\n"
     )
-    return worker.run((str(python), "-c", code), PYTHONPATH=str(started.report["bootstrap"]))
+    return worker.run((str(python), "-c", code), PYTHONPATH=str(started.document["bootstrap"]))
 
 
 # -- preheat run -----------------------------------------------------------------------------
 
 
-def ran(
-    worker: Worker, *command: str, python: str | Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def ran(worker: Worker, *command: str, python: str | Path | None = None) -> Answer:
     """What `preheat run -- COMMAND` says and how it ends."""
     host = str(python or worker.platform.python)
     return worker.run((host, "-m", "preheat", "run", *worker.options, "--", *command))
 
 
 def test_run_starts_a_console_script_of_a_layer_and_ends_as_it_ends(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     ended = ran(worker, "say", "--json", "-x")
-    assert (ended.stdout.strip(), ended.returncode) == ("layer --json -x", 5), ended.stderr
+    assert (ended.stdout.strip(), ended.code) == ("layer --json -x", 5), ended.stderr
 
 
 def test_run_starts_a_console_script_that_is_an_attribute_of_a_class(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     ended = ran(worker, "say-nested", "words")
-    assert (ended.stdout.strip(), ended.returncode) == ("layer words", 5), ended.stderr
+    assert (ended.stdout.strip(), ended.code) == ("layer words", 5), ended.stderr
 
 
-def test_run_starts_scripts_that_wheels_ship_as_files(worker: Worker, started: Result) -> None:
-    assert started.exit == 0
+def test_run_starts_scripts_that_wheels_ship_as_files(worker: Worker, started: Answer) -> None:
+    assert started.code == 0
     assert ran(worker, "say-python", "words").stdout.strip() == "layer words"
     assert ran(worker, "say-shell", "words").stdout.strip() == "shell words"
 
 
 def test_run_from_outside_of_the_platform_starts_scripts_in_it(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     python = ("--python", str(worker.platform.python))
     command = (sys.executable, "-m", "preheat", "run", *worker.options, *python, "--", "say")
     ended = worker.run(command)
-    assert (ended.stdout.strip(), ended.returncode) == ("layer", 5), ended.stderr
+    assert (ended.stdout.strip(), ended.code) == ("layer", 5), ended.stderr
 
 
-def test_run_says_when_there_is_no_such_command(worker: Worker, started: Result) -> None:
-    assert started.exit == 0
+def test_run_says_when_there_is_no_such_command(worker: Worker, started: Answer) -> None:
+    assert started.code == 0
     ended = ran(worker, "no-such-command")
-    assert ended.returncode == 127
+    assert ended.code == 127
     assert "no-such-command" in ended.stderr
 
 
 def test_run_leaves_the_environment_of_the_command_as_it_was_but_for_its_paths(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     plain = json.loads(worker.python(code))
     found = json.loads(ran(worker, str(worker.platform.python), "-c", code).stdout)
@@ -417,9 +417,9 @@ def test_run_leaves_the_environment_of_the_command_as_it_was_but_for_its_paths(
 
 def test_run_refuses_to_start_without_a_required_package(worker: Worker, tmp_path: Path) -> None:
     lacking = Worker(place=tmp_path, platform=worker.platform, index=worker.index)
-    lacking.write([entry("failing", required=True)])
+    lacking.write([package("failing", required=True)])
     ended = ran(lacking, "echo", "started all the same")
-    assert (ended.returncode, ended.stdout) == (3, "")
+    assert (ended.code, ended.stdout) == (3, "")
     assert "failing" in ended.stderr
 
 
@@ -435,7 +435,7 @@ def test_warm_in_process_is_cold_first_and_warm_then(worker: Worker, tmp_path: P
 
 
 def test_ready_says_of_each_package_whether_it_works_and_why_not(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     code = (
         "import json\n"
@@ -451,8 +451,8 @@ def test_ready_says_of_each_package_whether_it_works_and_why_not(
     assert "cannot work here" in found["failing"][4]
 
 
-def test_an_unknown_package_or_capability_is_a_key_error(worker: Worker, started: Result) -> None:
-    assert started.exit == 0
+def test_an_unknown_package_or_capability_is_a_key_error(worker: Worker, started: Answer) -> None:
+    assert started.code == 0
     code = (
         "for look in (lambda: ready['nothing'], lambda: ready.choose('nothing')):\n"
         "    try:\n        look()\n    except KeyError as error:\n        print(error)\n"
@@ -461,10 +461,10 @@ def test_an_unknown_package_or_capability_is_a_key_error(worker: Worker, started
 
 
 def test_choose_answers_the_first_package_of_a_capability_that_works(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     expected = {"speech": "scripted", "sight": None, "base": "base"}
-    assert started.report["capabilities"] == expected
+    assert started.document["capabilities"] == expected
     code = "print([ready.choose(name) for name in ('speech', 'sight', 'base')])"
     assert worker.inside(code).stdout.strip() == "['scripted', None, 'base']"
 
@@ -473,7 +473,7 @@ def test_a_required_package_that_is_not_ready_is_an_error_with_its_name_and_reas
     worker: Worker, tmp_path: Path
 ) -> None:
     lacking = Worker(place=tmp_path, platform=worker.platform, index=worker.index)
-    lacking.write([entry("failing", required=True), entry("scripted")])
+    lacking.write([package("failing", required=True), package("scripted")])
     code = (
         "import sys, preheat\n"
         "try:\n"
@@ -562,7 +562,7 @@ def test_cleanup_disk_space_frees_what_dead_starts_left_and_says_how_much(
     assert not staging.exists()
 
 
-def test_cleanup_disk_space_leaves_layers_alone(worker: Worker, started: Result) -> None:
+def test_cleanup_disk_space_leaves_layers_alone(worker: Worker, started: Answer) -> None:
     before = worker.published()
     worker.python("import preheat; preheat.cleanup_disk_space()", PREHEAT_STORE=str(worker.store))
     assert worker.published() == before

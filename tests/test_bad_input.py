@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from preheat.edges.platform import inventory
 from preheat.words.platform import RecordState
-from tests.support.index import Index
+from tests.support.index import Index, offering
 from tests.support.platforms import Platform, fake_torch, make_platform, tree_digest
 from tests.support.starts import Ground, descendants, finished, package
 from tests.support.wheels import (
@@ -67,18 +67,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     return make_platform(tmp_path_factory.mktemp("platform") / "venv", projects=[fake_torch()])
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    """An index that offers GOOD and LAST."""
-    with Index(tmp_path / "index") as index:
-        index.publish(GOOD, LAST)
-        yield index
-
-
-@pytest.fixture
-def ground(tmp_path: Path, platform: Platform) -> Ground:
-    """An empty ground on that platform."""
-    return Ground(root=tmp_path / "ground", python=platform.python)
+index = offering(GOOD, LAST)
 
 
 def assert_nothing_left(ground: Ground, layers: int) -> None:
@@ -679,7 +668,7 @@ def test_a_start_that_is_killed_half_way_is_followed_by_a_whole_one(
     wait_for(half_fetched, process)
     children = descendants(process.pid)
     process.send_signal(how)
-    process.communicate(timeout=30)
+    said = process.communicate(timeout=30)[1]
     if how is signal.SIGKILL:
         # As when a container is killed: its children die with it.
         for child in children:
@@ -688,7 +677,7 @@ def test_a_start_that_is_killed_half_way_is_followed_by_a_whole_one(
     while left := [child for child in children if Path(f"/proc/{child}/exe").exists()]:
         assert time.monotonic() < limit, left
         time.sleep(0.02)
-    assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130)
+    assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130), said
     assert [layer for layer in ground.layers() if (layer / "big.py").exists()] == []
     if how is not signal.SIGKILL:
         assert ground.staged() == []

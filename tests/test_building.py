@@ -28,8 +28,9 @@ from preheat.words.building import DeviceCode, Provenance, Target, Workshop
 from preheat.words.manifest import BuildLimits
 from tests.support.index import Index
 from tests.support.platforms import fake_torch, make_platform
+from tests.support.starts import package
 from tests.support.wheels import Project, tiny_setuptools, tinybackend, write_wheel
-from tests.support.workers import Worker, entry
+from tests.support.workers import Worker
 
 CUDA = Path("/usr/local/cuda")
 needs_nvcc = pytest.mark.skipif(
@@ -100,7 +101,7 @@ def cudaext(**files: str) -> Project:
 def worker(
     place: Path,
     index: Index,
-    package: Mapping[str, object] | None = None,
+    stated: Mapping[str, object] | None = None,
     cuda: Mapping[str, object] | None = None,
     **settings: object,
 ) -> Worker:
@@ -112,10 +113,10 @@ def worker(
         "build-isolation": False,
         "build-requires": ["setuptools"],
         "build-limits": {"memory": "200MB", "disk": "1MB"},
-        **(package or {}),
+        **(stated or {}),
     }
     facts = {"compute-capability": ["9.0"], "toolkit": str(CUDA), "cxx11-abi": True}
-    made.write([{**entry("cudaext"), **keys}], cuda={**facts, **(cuda or {})}, **settings)
+    made.write([{**package("cudaext"), **keys}], cuda={**facts, **(cuda or {})}, **settings)
     return made
 
 
@@ -385,7 +386,7 @@ def test_wheels_are_built_ahead_of_time_by_a_command_of_its_own(
         started = here.warm()
 
     documents = [json.loads(each.stdout) for each in (built, kept, refused)]
-    assert [each.returncode for each in (built, kept, refused)] == [0, 0, 3]
+    assert [each.code for each in (built, kept, refused)] == [0, 0, 3]
     assert [each["wheels"][0]["status"] for each in documents] == ["built", "kept", "refused"]
     made = documents[0]["wheels"][0]["provenance"]
     assert (made["device"], made["nvcc"]) == ({"cubins": [90], "ptx": []}, "13.0")
@@ -402,7 +403,7 @@ def test_a_build_is_ended_at_its_limit_and_not_tried_again_by_surprise(
     limits = {"time": "2s", "memory": "1MB", "disk": "1MB", "cuda": False}
     with index:
         index.publish_sdist(cudaext(), endless)
-        here = worker(tmp_path, index, package={"build-limits": limits})
+        here = worker(tmp_path, index, stated={"build-limits": limits})
         begin = time.monotonic()
         ended = here.warm()
         took = time.monotonic() - begin
@@ -433,14 +434,14 @@ def test_a_build_that_failed_ahead_of_time_is_not_begun_again_by_the_next_start(
     limits = {"memory": "1MB", "disk": "1MB", "cuda": False}
     with index:
         index.publish_sdist(cudaext(), failing)
-        here = worker(tmp_path / "worker", index, package={"build-limits": limits})
+        here = worker(tmp_path / "worker", index, stated={"build-limits": limits})
         options = (*here.options, "--python", str(here.platform.python))
         command = (sys.executable, "-m", "preheat", "build", "--json", *options)
         built, started = here.run(command), here.warm()
         after_start = tries.read_text()
         again = here.run(command)
 
-    assert (built.returncode, again.returncode) == (3, 3)
+    assert (built.code, again.code) == (3, 3)
     assert json.loads(built.stdout)["wheels"][0]["status"] == "failed"
     assert started.status("cudaext") == "skipped"
     assert "failed before on this platform: " in started.reason("cudaext")
@@ -449,13 +450,31 @@ def test_a_build_that_failed_ahead_of_time_is_not_begun_again_by_the_next_start(
     assert tries.read_text() == "xx"
 
 
+# The clock by which the log says how far a long stage is; all others go on as they do.
+HURRIED = """
+from datetime import datetime, timedelta
+from preheat.cli import main, progress
+
+begin = datetime.now().astimezone()
+
+class Hurried(datetime):
+    @classmethod
+    def now(cls, zone=None):
+        return begin + 20 * (datetime.now().astimezone() - begin)
+
+progress.datetime = Hurried
+main.main()
+"""
+
+
 def test_a_build_tells_how_long_it_has_gone_on(tmp_path: Path, index: Index) -> None:
-    slow = "import os, time\nif 'MAX_JOBS' in os.environ: time.sleep(12)"
+    slow = "import os, time\nif 'MAX_JOBS' in os.environ: time.sleep(1.5)"
     limits = {"time": "60s", "memory": "1MB", "disk": "1MB", "cuda": False}
     with index:
         index.publish_sdist(cudaext(), slow)
-        here = worker(tmp_path, index, package={"build-limits": limits})
-        made = here.warm()
+        here = worker(tmp_path, index, stated={"build-limits": limits})
+        options = (*here.options, "--python", str(here.platform.python))
+        made = here.run((sys.executable, "-c", HURRIED, "warm", "--json", *options))
 
     assert made.status("cudaext") == "installed", made.reason("cudaext")
     assert 'progress name="build cudaext" percent=' in made.stderr
@@ -468,8 +487,8 @@ def test_what_a_build_requires_and_cannot_have_is_said_with_its_failure(
     limits = {"memory": "1MB", "disk": "1MB", "cuda": False}
     with index:
         index.publish_sdist(cudaext(), needy)
-        package = {"build-limits": limits, "build-requires": ["setuptools", "nowhere-to-be-had"]}
-        made = worker(tmp_path, index, package=package).warm("-v")
+        stated = {"build-limits": limits, "build-requires": ["setuptools", "nowhere-to-be-had"]}
+        made = worker(tmp_path, index, stated=stated).warm("-v")
 
     assert made.status("cudaext") == "skipped"
     assert "nowhere-to-be-had" in made.package("cudaext")["trace"]
@@ -481,10 +500,10 @@ def test_bug_6_nothing_is_compiled_where_the_manifest_does_not_allow_it(
     telling = "import pathlib\npathlib.Path({!r}).touch()\n".format(str(tmp_path / "compiled"))
     with index:
         index.publish_sdist(cudaext(), telling)
-        here = worker(tmp_path / "worker", index, package={"build": False})
+        here = worker(tmp_path / "worker", index, stated={"build": False})
         made = here.warm()
 
-    assert made.exit == 0
+    assert made.code == 0
     assert made.status("cudaext") == "skipped"
     assert not (tmp_path / "compiled").exists()
 
@@ -513,7 +532,7 @@ def test_of_ready_wheels_in_a_directory_the_platforms_own_is_taken(
     for label in ("cu12torch2.13cxx11abitrue", "cu13torch2.13cxx11abitrue", "cu13torch2.9"):
         write_wheel(labelled(label), shelf)
     with index:
-        here = worker(tmp_path / "worker", index, package={"build": False})
+        here = worker(tmp_path / "worker", index, stated={"build": False})
         document = here.manifest.read_text().replace(
             "[index]\n", f"[index]\nfind-links = [{json.dumps(str(shelf))}]\n"
         )
@@ -529,7 +548,7 @@ def test_ready_wheels_for_other_platforms_alone_are_refused_before_a_download(
 ) -> None:
     with index:
         index.publish(labelled("cu12torch2.13cxx11abitrue"))
-        made = worker(tmp_path / "worker", index, package={"build": False}).warm()
+        made = worker(tmp_path / "worker", index, stated={"build": False}).warm()
         fetched = [r for r in index.requests if r.path.startswith("/files/") and r.bytes_sent]
 
     assert made.status("cudaext") == "skipped"
@@ -560,7 +579,7 @@ def test_a_ready_wheel_that_is_compiled_for_other_gpus_is_not_published(
                 files={"cudaext/__init__.py": "", "cudaext/_ext.so": library},
             )
         )
-        here = worker(tmp_path / "worker", index, package={"build": False})
+        here = worker(tmp_path / "worker", index, stated={"build": False})
         made = here.warm()
 
     assert made.status("cudaext") == "failed"

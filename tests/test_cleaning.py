@@ -26,7 +26,8 @@ from preheat.edges.disk import deletion
 from preheat.edges.store.store import Store
 from preheat.words.cleaning import Estimate, Place, Tier
 from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.mounts import turn_at_loop_devices
+from tests.support.platforms import Platform
 from tests.support.starts import Answer, Ground, finished, package
 from tests.support.wheels import Project
 
@@ -852,11 +853,6 @@ def test_finished_models_and_settings_of_caches_are_never_named(tmp_path: Path) 
 # -- the whole command, on small filesystems -----------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    return make_platform(tmp_path_factory.mktemp("platform") / "venv")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Disk:
     """A filesystem of its own that HOME, temp, the system's directories and the store lie on.
@@ -892,12 +888,10 @@ def on_a_disk(ground: Ground, mount: str, *arguments: str) -> Disk:
         "XDG_CACHE_HOME": str(disk / "home" / ".cache"),
         "PREHEAT_INTERNAL_SYSTEM": str(disk / "system"),
     }
-    moved = ("HF_", "CONDA_", "TRITON_", "TORCHINDUCTOR_")
-    inherited = {k: v for k, v in ground.surroundings().items() if not k.startswith(moved)}
     command = ground.command(*arguments, store=disk / "store")
-    answer = finished(
-        ["unshare", "-m", "sh", "-c", "\n".join(steps), "sh", *command], {**inherited, **moves}
-    )
+    within = ["unshare", "-m", "sh", "-c", "\n".join(steps), "sh"]
+    with turn_at_loop_devices():
+        answer = finished([*within, *command], ground.surroundings(**moves))
     if not (out / "before").exists() or answer.code == 77:
         pytest.skip(f"nothing can be mounted here: {answer.stderr.strip()[-200:]}")
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.index import Index, offering
 from tests.support.starts import Ground, finished, package
 from tests.support.wheels import Project
 
@@ -18,21 +16,7 @@ GOOD = Project(name="good", version="1.0", files={"good.py": "VALUE = 1\n"})
 LAST = Project(name="last", version="1.0", files={"last.py": "VALUE = 1\n"})
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    return make_platform(tmp_path_factory.mktemp("platform") / "venv")
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with Index(tmp_path / "index") as index:
-        index.publish(GOOD, LAST)
-        yield index
-
-
-@pytest.fixture
-def ground(tmp_path: Path, platform: Platform) -> Ground:
-    return Ground(root=tmp_path / "ground", python=platform.python)
+index = offering(GOOD, LAST)
 
 
 def sources(ground: Ground, *arguments: str) -> dict[str, str]:

@@ -16,45 +16,21 @@ from preheat.words.coupling import COMPANIONS
 from preheat.words.cuda import Cuda, Fact
 from preheat.words.lock import Archive, Contents, Locked
 from preheat.words.manifest import Package
-from preheat.words.platform import Accelerator, Distribution, Interpreter, Platform, Torch
+from preheat.words.platform import Platform, Torch
 from preheat.words.proof import Proof
+from tests.support.detected import distribution, platform
 from tests.support.index import Index
 from tests.support.platforms import fake_torch, make_platform
+from tests.support.starts import package
 from tests.support.wheels import Project
-from tests.support.workers import Worker, distributions_in, entry
+from tests.support.workers import Worker, distributions_in
 
 
-def platform(
-    torch: str | None, cuda: str | None, requires: Sequence[str] = (), cudnn: str = ""
-) -> Platform:
-    markers = {
-        "python_version": "3.11",
-        "platform_system": "Linux",
-        "platform_machine": "x86_64",
-        "sys_platform": "linux",
-    }
-    interpreter = Interpreter(
-        executable="/p/bin/python",
-        base_executable="/usr/bin/python3",
-        version="3.11.7",
-        full_version="3.11.7",
-        abi="cpython-311-x86_64-linux-gnu",
-        cache_tag="cpython-311",
-        libc="glibc 2.36",
-        machine="x86_64",
-        prefix="/p",
-        path=(),
-        sites=(),
-        markers=markers,
-    )
-    found = Distribution(
-        name="torch", version=torch, location="/p", metadata="/p/t", requires=tuple(requires)
-    )
-    return Platform(
-        interpreter=interpreter,
-        distributions=(found,) if torch else (),
-        accelerator=Accelerator(),
-        torch=Torch(version=torch, cuda=cuda) if torch else None,
+def around(torch: str, cuda: str | None, requires: Sequence[str] = (), cudnn: str = "") -> Platform:
+    """A platform of that torch, whose CUDA is known from its files."""
+    return platform(
+        distribution("torch", torch, requires),
+        torch=Torch(version=torch, cuda=cuda),
         cuda=Cuda(
             runtime=Fact(value=cuda, source="torch/version.py") if cuda else None,
             cudnn=Fact(value=cudnn, source="a wheel") if cudnn else None,
@@ -62,10 +38,10 @@ def platform(
     )
 
 
-CPU = platform("2.13.0+cpu", None)
-CU13 = platform("2.13.0+cu130", "13.0", cudnn="9.20.0.48")
-CU12 = platform("2.8.0+cu126", "12.6")
-NO_TORCH = platform(None, None)
+CPU = around("2.13.0+cpu", None)
+CU13 = around("2.13.0+cu130", "13.0", cudnn="9.20.0.48")
+CU12 = around("2.8.0+cu126", "12.6")
+NO_TORCH = platform()
 
 
 def wheel(name: str, version: str) -> Locked:
@@ -113,7 +89,7 @@ GOES = [
 def test_a_companion_goes_with_the_torch_that_upstream_names(
     torch: str, name: str, taken: str, left: str
 ) -> None:
-    goes = SpecifierSet(partners(platform(torch, None))[name])
+    goes = SpecifierSet(partners(around(torch, None))[name])
     assert goes.contains(taken)
     assert not goes.contains(left)
 
@@ -126,7 +102,7 @@ def test_every_companion_names_the_source_of_its_table_and_leaves_no_torch_out()
 
 
 def test_what_torch_itself_requires_goes_before_the_table() -> None:
-    stated = platform("2.13.0", "13.0", ['triton==3.7.1; platform_system == "Linux"'])
+    stated = around("2.13.0", "13.0", ['triton==3.7.1; platform_system == "Linux"'])
     assert partners(stated)["triton"] == "==3.7.1"
 
 
@@ -192,7 +168,7 @@ REFUSED = [
     (
         wheel("torchvision", "0.28.0"),
         VISION_13,
-        platform("2.13.0+cu126", "12.6"),
+        around("2.13.0+cu126", "12.6"),
         "torchvision 0.28.0 is a build for CUDA 13 (it holds libcudart.faf08d9a.so.13), and the "
         "platform's torch 2.13.0+cu126 brings CUDA 12.6",
     ),
@@ -213,14 +189,14 @@ REFUSED = [
     (
         wheel("ext", "1.0"),
         EXTENSION,
-        platform("2.8.0+cpu", None),
+        around("2.8.0+cpu", None),
         "ext 1.0 is a build for CUDA 12 (it requires nvidia-cuda-runtime-cu12), and the "
         "platform's torch 2.8.0+cpu is one without CUDA",
     ),
     (
         wheel("flash-attn", "2.8.3+cu12torch2.8cxx11abitrue"),
         holding("flash_attn_2_cuda.so"),
-        platform("2.9.0+cu126", "12.6"),
+        around("2.9.0+cu126", "12.6"),
         "flash-attn 2.8.3+cu12torch2.8cxx11abitrue is for torch 2.8, and 2.9 is here",
     ),
     (
@@ -429,7 +405,7 @@ def worker(place: Path, index: Index, torch: str, *packages: str, **tables: obje
         platform=make_platform(place / "platform", projects=[fake_torch(torch)]),
         index=index,
     )
-    made.write([entry(name) for name in packages], **tables)
+    made.write([package(name) for name in packages], **tables)
     return made
 
 
@@ -513,7 +489,7 @@ def test_an_override_decides_which_companion_is_taken(tmp_path: Path, index: Ind
     index.publish(*COMPANIES)
     with index:
         here = worker(tmp_path, index, "2.8.0+cu128")
-        here.write([entry("torchaudio", override=["torchaudio==2.11.0"])])
+        here.write([package("torchaudio", override=["torchaudio==2.11.0"])])
         made = here.warm()
 
     assert made.package("torchaudio")["version"] == "2.11.0", made.bad
@@ -527,7 +503,7 @@ def test_a_companion_that_fails_at_its_import_is_not_published_and_another_serve
     with index:
         here = worker(tmp_path, index, "2.13.0+cpu")
         here.write(
-            [entry("torchaudio"), entry("speech")],
+            [package("torchaudio"), package("speech")],
             capabilities={"timing": ["torchaudio", "speech"]},
         )
         made = here.warm()
@@ -538,7 +514,7 @@ def test_a_companion_that_fails_at_its_import_is_not_published_and_another_serve
         "(libtorch_cuda.so), and the platform's torch 2.13.0+cpu is a build without CUDA"
     )
     assert here.published() == {made.layer("speech").name}
-    assert made.report["capabilities"] == {"timing": "speech"}
+    assert made.document["capabilities"] == {"timing": "speech"}
 
 
 BROKEN = "raise ImportError('torchcodec was compiled for another torch')\n"
@@ -561,7 +537,7 @@ def test_the_newest_companion_whose_import_works_is_taken_and_remembered(
         index.publish(release("torchcodec", "0.16.0", code=BROKEN))
         again = here.warm("--cold")
         # Asked anew, with what failed remembered.
-        here.write([entry("other"), entry("uses")])
+        here.write([package("other"), package("uses")])
         anew = here.warm()
 
     for start in (made, again, anew):

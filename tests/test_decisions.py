@@ -32,12 +32,10 @@ from preheat.words.platform import (
     Accelerator,
     Distribution,
     Gpu,
-    Interpreter,
-    Platform,
     RecordState,
-    Torch,
     Volume,
 )
+from tests.support.detected import platform
 
 MARKERS = {"python_version": "3.11", "sys_platform": "linux", "python_full_version": "3.11.7"}
 MB = 1_000_000
@@ -46,32 +44,6 @@ MB = 1_000_000
 def graph(overrides: dict[str, str] | None = None, **requires: tuple[str, ...]) -> Graph:
     """A graph over names without hyphens."""
     return Graph(requires=requires, environment=MARKERS, overrides=overrides or {})
-
-
-def platform(*distributions: tuple[str, str], torch: str | None = None) -> Platform:
-    """A platform that provides these names and versions."""
-    return Platform(
-        interpreter=Interpreter(
-            executable="/usr/bin/python",
-            base_executable="/usr/bin/python",
-            version="3.11.7",
-            full_version="3.11.7 (main)",
-            abi="cpython-311-x86_64-linux-gnu",
-            cache_tag="cpython-311",
-            libc="glibc 2.36",
-            machine="x86_64",
-            prefix="/usr",
-            path=("/site",),
-            sites=("/site",),
-            markers=MARKERS,
-        ),
-        distributions=tuple(
-            Distribution(name=n, version=v, location="/site", metadata=f"/site/{n}.dist-info")
-            for n, v in distributions
-        ),
-        accelerator=Accelerator(),
-        torch=None if torch is None else Torch(version=torch, cuda=None),
-    )
 
 
 def locked(name: str, version: str = "1.0", suffix: str = "-py3-none-any.whl") -> Locked:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from preheat.edges.platform import inventory
 from preheat.edges.platform.probe import probe
 from preheat.words.manifest import Package
 from preheat.words.platform import Distribution, RecordState
-from tests.support.index import Index
+from tests.support.index import Index, offering
 from tests.support.platforms import (
     Platform,
     fake_nvidia,
@@ -64,11 +63,7 @@ def site(tmp_path: Path) -> Path:
     return place
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    """An index that offers nothing yet."""
-    with Index(tmp_path / "index") as index:
-        yield index
+index = offering()
 
 
 def only(site: Path) -> Distribution:

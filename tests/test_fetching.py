@@ -14,17 +14,11 @@ import pytest
 from preheat.making import fetch
 from preheat.making.fetch import Ahead
 from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.platforms import Platform
 from tests.support.starts import TIMEOUT, Ground, package
 from tests.support.wheels import Project
 
 NAMES = ("north", "east", "south", "west")
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """A platform without anything."""
-    return make_platform(tmp_path_factory.mktemp("platform"))
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from tests.support.platforms import (
     make_platform,
     tree_digest,
 )
+from tests.support.starts import Answer, package
 from tests.support.wheels import Project
-from tests.support.workers import Result, Worker, distributions_in, entry
+from tests.support.workers import Worker, distributions_in
 
 TORCH = "2.13.0+cpu"
 
@@ -106,32 +107,32 @@ PROJECTS = (
 )
 
 PACKAGES = (
-    entry("alpha"),
-    entry("bravo"),
-    entry("broken"),
-    entry("heir"),
-    entry("space-one", imports=["space.one"]),
-    entry("space-two", imports=["space.two", "space.one.a"]),
-    entry("space-three", imports=["space.three", "space.one", "space.two"]),
-    entry("split-base", imports=["split"]),
-    entry("split-extra", imports=["split.extra"]),
-    entry("deep-core", imports=["deep.core"]),
-    entry("deep-side", imports=["deep.side"]),
-    entry("deep-more", imports=["deep.core.more"]),
-    entry("intruder", imports=["image_tools.more"]),
-    entry("deep-intruder", imports=["vendor.lib.more"]),
-    entry("neighbour", imports=["vendor.other", "vendor.lib"]),
-    entry("fussy"),
-    entry("never"),
-    entry("cuda-user"),
-    entry("frugal", exclude=["demo-page"]),
-    entry("site-builder"),
-    entry("strict", override=["pinned==2"]),
-    entry("fast-app", requires=["fast-app[fast]"]),
-    entry("user"),
-    entry("modern"),
-    entry("ancient", requires=["common"], when={"marker": "python_version < '3'"}),
-    entry("newer-cuda", requires=["common"], when={"cuda": ">=99"}),
+    package("alpha"),
+    package("bravo"),
+    package("broken"),
+    package("heir"),
+    package("space-one", imports=["space.one"]),
+    package("space-two", imports=["space.two", "space.one.a"]),
+    package("space-three", imports=["space.three", "space.one", "space.two"]),
+    package("split-base", imports=["split"]),
+    package("split-extra", imports=["split.extra"]),
+    package("deep-core", imports=["deep.core"]),
+    package("deep-side", imports=["deep.side"]),
+    package("deep-more", imports=["deep.core.more"]),
+    package("intruder", imports=["image_tools.more"]),
+    package("deep-intruder", imports=["vendor.lib.more"]),
+    package("neighbour", imports=["vendor.other", "vendor.lib"]),
+    package("fussy"),
+    package("never"),
+    package("cuda-user"),
+    package("frugal", exclude=["demo-page"]),
+    package("site-builder"),
+    package("strict", override=["pinned==2"]),
+    package("fast-app", requires=["fast-app[fast]"]),
+    package("user"),
+    package("modern"),
+    package("ancient", requires=["common"], when={"marker": "python_version < '3'"}),
+    package("newer-cuda", requires=["common"], when={"cuda": ">=99"}),
 )
 
 
@@ -157,7 +158,7 @@ def worker(
 
 
 @pytest.fixture(scope="module")
-def started(worker: Worker) -> Result:
+def started(worker: Worker) -> Answer:
     return worker.warm()
 
 
@@ -167,9 +168,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     return make_platform(tmp_path_factory.mktemp("bare") / "venv")
 
 
-def layers_with(started: Result, distribution: str) -> list[str]:
+def layers_with(started: Answer, distribution: str) -> list[str]:
     """The packages in whose own layers a distribution lies."""
-    rows = started.report["packages"]
+    rows = started.document["packages"]
     return [
         row["name"]
         for row in rows
@@ -180,69 +181,69 @@ def layers_with(started: Result, distribution: str) -> list[str]:
 # -- composition -----------------------------------------------------------------------------
 
 
-def test_only_the_packages_that_cannot_be_had_are_not_ready(started: Result) -> None:
+def test_only_the_packages_that_cannot_be_had_are_not_ready(started: Answer) -> None:
     expected = {"broken", "intruder", "deep-intruder", "never", "ancient", "newer-cuda"}
     assert set(started.bad) == expected, started.bad
 
 
-def test_a_start_with_only_optional_failures_exits_with_zero(started: Result) -> None:
-    assert (started.exit, started.report["ready"]) == (0, True)
+def test_a_start_with_only_optional_failures_exits_with_zero(started: Answer) -> None:
+    assert (started.code, started.document["ready"]) == (0, True)
 
 
-def test_each_package_has_a_layer_of_its_own(started: Result) -> None:
+def test_each_package_has_a_layer_of_its_own(started: Answer) -> None:
     layers = [started.layer(name) for name in ("alpha", "bravo", "heir", "frugal", "strict")]
     assert len(set(layers)) == len(layers)
 
 
-def test_a_dependency_of_several_packages_is_stored_once_with_the_first(started: Result) -> None:
+def test_a_dependency_of_several_packages_is_stored_once_with_the_first(started: Answer) -> None:
     assert layers_with(started, "common-1") == ["alpha"]
 
 
-def test_a_package_that_another_one_needs_is_stored_once(started: Result) -> None:
+def test_a_package_that_another_one_needs_is_stored_once(started: Answer) -> None:
     assert layers_with(started, "alpha-1") == ["alpha"]
 
 
-def test_no_distribution_lies_in_two_layers(worker: Worker, started: Result) -> None:
-    held = [distributions_in(Path(layer)) for layer in started.report["paths"]]
+def test_no_distribution_lies_in_two_layers(worker: Worker, started: Answer) -> None:
+    held = [distributions_in(Path(layer)) for layer in started.document["paths"]]
     assert sum(map(len, held)) == len(set().union(*held))
 
 
-def test_layers_are_on_the_path_in_the_order_of_the_manifest(started: Result) -> None:
-    rows = [row["layer"] for row in started.report["packages"] if row["status"] == "installed"]
-    assert [path for path in started.report["paths"] if path in rows] == list(
-        dict.fromkeys(row for row in rows if row in started.report["paths"])
+def test_layers_are_on_the_path_in_the_order_of_the_manifest(started: Answer) -> None:
+    rows = [row["layer"] for row in started.document["packages"] if row["status"] == "installed"]
+    assert [path for path in started.document["paths"] if path in rows] == list(
+        dict.fromkeys(row for row in rows if row in started.document["paths"])
     )
 
 
-def test_what_a_failed_package_shared_moves_to_the_next_that_needs_it(started: Result) -> None:
+def test_what_a_failed_package_shared_moves_to_the_next_that_needs_it(started: Answer) -> None:
     assert layers_with(started, "lone-1") == ["heir"]
 
 
-def test_a_package_whose_import_raises_is_failed_with_its_own_words(started: Result) -> None:
+def test_a_package_whose_import_raises_is_failed_with_its_own_words(started: Answer) -> None:
     assert started.status("broken") == "failed"
     assert "no such library" in started.reason("broken")
 
 
-def test_a_failed_package_is_not_published(worker: Worker, started: Result) -> None:
+def test_a_failed_package_is_not_published(worker: Worker, started: Answer) -> None:
     held = [distributions_in(worker.store / "layers" / name) for name in worker.published()]
     assert "broken-1" not in set().union(*held)
     assert started.package("broken")["layer"] is None
 
 
-def test_every_published_layer_is_on_the_path(worker: Worker, started: Result) -> None:
-    assert worker.published() == {Path(path).name for path in started.report["paths"]}
+def test_every_published_layer_is_on_the_path(worker: Worker, started: Answer) -> None:
+    assert worker.published() == {Path(path).name for path in started.document["paths"]}
 
 
 def test_nothing_is_left_of_what_a_start_needs_while_it_goes_on(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
-    assert started.exit == 0
+    assert started.code == 0
     for name in ("staging", "leases", "claims"):
         assert list((worker.store / name).iterdir()) == []
 
 
 def test_packages_that_share_a_namespace_import_together_from_layers_of_their_own(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     names = ("space-one", "space-two", "space-three")
     assert len({started.layer(name) for name in names}) == len(names)
@@ -250,19 +251,19 @@ def test_packages_that_share_a_namespace_import_together_from_layers_of_their_ow
     assert found == "together"
 
 
-def test_a_regular_package_of_two_distributions_stays_in_one_layer(started: Result) -> None:
+def test_a_regular_package_of_two_distributions_stays_in_one_layer(started: Answer) -> None:
     held = distributions_in(started.layer("split-base"))
     assert {"split_base-1", "split_extra-1"} <= held
     assert started.layer("split-extra") == started.layer("split-base")
 
 
-def test_a_regular_package_inside_a_namespace_stays_in_one_layer(started: Result) -> None:
+def test_a_regular_package_inside_a_namespace_stays_in_one_layer(started: Answer) -> None:
     held = distributions_in(started.layer("deep-core"))
     assert {"deep_core-1", "deep_more-1"} <= held
 
 
 def test_beside_a_regular_package_the_namespace_is_still_shared(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     assert started.layer("deep-side") != started.layer("deep-core")
     assert worker.after(started, "import deep.core.more, deep.side; print('together')")
@@ -276,7 +277,7 @@ def test_beside_a_regular_package_the_namespace_is_still_shared(
     ],
 )
 def test_what_would_split_a_regular_package_of_the_platform_is_refused_naming_both_owners(
-    started: Result, name: str, owner: str, where: str
+    started: Answer, name: str, owner: str, where: str
 ) -> None:
     reason = started.reason(name)
     assert started.status(name) == "skipped"
@@ -284,7 +285,7 @@ def test_what_would_split_a_regular_package_of_the_platform_is_refused_naming_bo
 
 
 def test_a_namespace_of_the_platform_takes_a_neighbour_from_a_layer(
-    worker: Worker, started: Result
+    worker: Worker, started: Answer
 ) -> None:
     found = worker.after(started, "import vendor.lib, vendor.other; print(vendor.lib.__file__)")
     assert found.startswith(str(worker.platform.site))
@@ -294,86 +295,86 @@ def test_a_namespace_of_the_platform_takes_a_neighbour_from_a_layer(
 
 
 def test_every_file_of_the_platform_is_as_before(
-    started: Result, image: Platform, untouched: str
+    started: Answer, image: Platform, untouched: str
 ) -> None:
     assert started.status("user") == "installed"
     assert tree_digest(image.python.parents[1]) == untouched
 
 
-def test_no_layer_holds_a_protected_distribution(started: Result) -> None:
-    held = set().union(*(distributions_in(Path(layer)) for layer in started.report["paths"]))
+def test_no_layer_holds_a_protected_distribution(started: Answer) -> None:
+    held = set().union(*(distributions_in(Path(layer)) for layer in started.document["paths"]))
     assert not [name for name in held if name.startswith(("torch", "nvidia", "triton"))]
 
 
-def test_protected_distributions_are_not_downloaded(index: Index, started: Result) -> None:
-    assert started.exit == 0
+def test_protected_distributions_are_not_downloaded(index: Index, started: Answer) -> None:
+    assert started.code == 0
     assert not index.downloaded("torch")
     assert not index.downloaded("nvidia-cublas-cu13")
 
 
-def test_torch_is_imported_from_the_platform(worker: Worker, started: Result) -> None:
+def test_torch_is_imported_from_the_platform(worker: Worker, started: Answer) -> None:
     found = worker.after(started, "import fussy, torch; print(torch.__version__, torch.__file__)")
     version, file = found.split()
     assert version == TORCH
     assert file.startswith(str(worker.platform.site))
 
 
-def test_the_newest_version_that_accepts_the_platforms_torch_is_taken(started: Result) -> None:
+def test_the_newest_version_that_accepts_the_platforms_torch_is_taken(started: Answer) -> None:
     assert started.package("fussy")["version"] == "1.5"
 
 
 def test_a_package_that_accepts_no_torch_of_the_platform_is_skipped_with_that_reason(
-    started: Result,
+    started: Answer,
 ) -> None:
     assert started.status("never") == "skipped"
     reason = started.reason("never")
     assert all(word in reason for word in ("never", "torch>=9", TORCH, "protected")), reason
 
 
-def test_what_needs_a_protected_library_uses_the_platforms(started: Result) -> None:
+def test_what_needs_a_protected_library_uses_the_platforms(started: Answer) -> None:
     assert distributions_in(started.layer("cuda-user")) == {"cuda_user-1"}
 
 
 def test_a_distribution_that_a_layer_shadows_is_listed_with_both_versions(
-    started: Result,
+    started: Answer,
 ) -> None:
     hidden = {"name": "old", "platform_version": "1", "layer_version": "2", "needed_by": ["modern"]}
     assert started.package("modern")["shadows"] == [hidden]
 
 
 @pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory, index: Index, image: Platform) -> Result:
+def second(tmp_path_factory: pytest.TempPathFactory, index: Index, image: Platform) -> Answer:
     """Another start around the same image, with what would disturb the first one."""
     worker = Worker(place=tmp_path_factory.mktemp("second"), platform=image, index=index)
     worker.write(
         [
-            entry("traditional"),
-            entry("speech"),
-            entry("torch"),
-            entry("newer-torch", requires=["torch>=3"], imports=["torch"]),
+            package("traditional"),
+            package("speech"),
+            package("torch"),
+            package("newer-torch", requires=["torch>=3"], imports=["torch"]),
         ]
     )
     return worker.warm()
 
 
-def test_the_platforms_version_of_a_dependency_is_kept_where_it_does(second: Result) -> None:
+def test_the_platforms_version_of_a_dependency_is_kept_where_it_does(second: Answer) -> None:
     assert distributions_in(second.layer("traditional")) == {"traditional-1"}
     assert second.package("traditional")["shadows"] == []
 
 
 def test_a_coupled_distribution_that_the_platform_lacks_comes_in_the_version_for_its_torch(
-    second: Result,
+    second: Answer,
 ) -> None:
     assert "torchaudio-2.13.0" in distributions_in(second.layer("speech"))
 
 
 def test_a_library_of_nvidia_that_the_platforms_torch_does_not_require_is_not_protected(
-    second: Result,
+    second: Answer,
 ) -> None:
     assert "nvidia_for_others-1" in distributions_in(second.layer("speech"))
 
 
-def test_torch_itself_is_the_platforms_or_refused_in_a_sentence(second: Result) -> None:
+def test_torch_itself_is_the_platforms_or_refused_in_a_sentence(second: Answer) -> None:
     assert second.status("torch") == "platform"
     assert second.status("newer-torch") == "skipped"
     expected = f"newer-torch needs torch>=3; the platform's torch {TORCH} is protected"
@@ -384,7 +385,7 @@ def test_an_override_of_the_manifest_lets_a_package_accept_the_platforms_torch(
     tmp_path: Path, index: Index, image: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=image, index=index)
-    worker.write([entry("never", override=["torch>=2"])])
+    worker.write([package("never", override=["torch>=2"])])
     assert distributions_in(worker.warm().layer("never")) == {"never-1"}
 
 
@@ -392,8 +393,8 @@ def test_an_override_reaches_nobody_elses_packages(
     tmp_path: Path, index: Index, image: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=image, index=index)
-    newer = entry("newer-torch", requires=["torch>=3"], imports=["torch"])
-    worker.write([entry("never", override=["torch>=2"]), newer, entry("speech")])
+    newer = package("newer-torch", requires=["torch>=3"], imports=["torch"])
+    worker.write([package("never", override=["torch>=2"]), newer, package("speech")])
     result = worker.warm()
     assert result.status("never") == "installed"
     assert result.status("newer-torch") == "skipped"
@@ -403,25 +404,25 @@ def test_an_override_reaches_nobody_elses_packages(
 # -- what the manifest says of dependencies ---------------------------------------------------
 
 
-def test_what_a_package_excludes_is_not_in_its_layer(started: Result) -> None:
+def test_what_a_package_excludes_is_not_in_its_layer(started: Answer) -> None:
     assert distributions_in(started.layer("frugal")) == {"frugal-1"}
 
 
-def test_what_one_package_excludes_another_still_gets(worker: Worker, started: Result) -> None:
+def test_what_one_package_excludes_another_still_gets(worker: Worker, started: Answer) -> None:
     assert distributions_in(started.layer("site-builder")) == {"demo_page-1", "site_builder-1"}
 
 
-def test_an_override_replaces_what_a_dependency_declares(started: Result) -> None:
+def test_an_override_replaces_what_a_dependency_declares(started: Answer) -> None:
     assert distributions_in(started.layer("strict")) == {"pinned-2", "strict-1"}
 
 
-def test_extras_and_markers_decide_what_is_installed(started: Result) -> None:
+def test_extras_and_markers_decide_what_is_installed(started: Answer) -> None:
     assert distributions_in(started.layer("fast-app")) == {"fast_app-1", "speedup-1"}
 
 
 @pytest.mark.parametrize(("name", "words"), [("ancient", "marker"), ("newer-cuda", "CUDA")])
 def test_a_package_whose_condition_does_not_hold_is_skipped_with_the_condition(
-    started: Result, name: str, words: str
+    started: Answer, name: str, words: str
 ) -> None:
     assert started.status(name) == "skipped"
     assert words in started.reason(name)
@@ -450,7 +451,7 @@ HEAVY = {"heavy-data": 0.02, "heavy-code": 0.03, "heavy-both": 0.02}
 
 
 @pytest.fixture(scope="module")
-def weighed(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platform) -> Result:
+def weighed(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platform) -> Answer:
     """A start with packages of a few megabytes: data, source, and both as in real packages."""
     dice = random.Random(7)  # noqa: S311  # not a secret
     data: dict[str, str | bytes] = {
@@ -466,38 +467,38 @@ def weighed(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platfo
         project("heavy-both", files=both),
     )
     worker = Worker(place=tmp_path_factory.mktemp("weighed"), platform=bare, index=index)
-    worker.write([entry(name) for name in HEAVY])
+    worker.write([package(name) for name in HEAVY])
     return worker.warm()
 
 
 @pytest.mark.parametrize(("name", "off"), HEAVY.items())
 def test_predicted_bytes_are_what_the_layer_occupies(
-    weighed: Result, name: str, off: float
+    weighed: Answer, name: str, off: float
 ) -> None:
     row = weighed.package(name)
     assert row["exact"]
     assert row["bytes_predicted"] == pytest.approx(used(weighed.layer(name)), rel=off)
 
 
-def test_reported_bytes_are_what_the_disk_says(weighed: Result) -> None:
+def test_reported_bytes_are_what_the_disk_says(weighed: Answer) -> None:
     for name in HEAVY:
         row = weighed.package(name)
         assert row["bytes_actual"] == pytest.approx(used(weighed.layer(name)), rel=0.01)
 
 
 def test_predicted_bytes_without_bytecode_are_within_two_percent_of_the_disk(
-    tmp_path: Path, index: Index, bare: Platform, weighed: Result
+    tmp_path: Path, index: Index, bare: Platform, weighed: Answer
 ) -> None:
-    assert weighed.exit == 0
+    assert weighed.code == 0
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("heavy-code")], compile="none")
+    worker.write([package("heavy-code")], compile="none")
     started = worker.warm()
     layer = started.layer("heavy-code")
     assert list(layer.rglob("*.pyc")) == []
     assert started.package("heavy-code")["bytes_predicted"] == pytest.approx(used(layer), rel=0.02)
 
 
-def test_bytecode_in_a_layer_is_valid_wherever_the_files_are_copied(weighed: Result) -> None:
+def test_bytecode_in_a_layer_is_valid_wherever_the_files_are_copied(weighed: Answer) -> None:
     flags = {
         int.from_bytes(file.read_bytes()[4:8], "little")
         for file in weighed.layer("heavy-code").rglob("*.pyc")
@@ -506,11 +507,11 @@ def test_bytecode_in_a_layer_is_valid_wherever_the_files_are_copied(weighed: Res
 
 
 def test_only_what_a_proof_imports_has_bytecode_and_it_names_the_final_place(
-    tmp_path: Path, index: Index, bare: Platform, weighed: Result
+    tmp_path: Path, index: Index, bare: Platform, weighed: Answer
 ) -> None:
-    assert weighed.exit == 0
+    assert weighed.code == 0
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("heavy-code", imports=["heavy_code.json"])], compile="imported")
+    worker.write([package("heavy-code", imports=["heavy_code.json"])], compile="imported")
     started = worker.warm()
     layer = started.layer("heavy-code")
     found = {file.relative_to(layer): file for file in layer.rglob("*.pyc")}
@@ -534,24 +535,24 @@ def test_only_what_a_proof_imports_has_bytecode_and_it_names_the_final_place(
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platform) -> Result:
+def refused(tmp_path_factory: pytest.TempPathFactory, index: Index, bare: Platform) -> Answer:
     """A start on a bare platform, one of whose required packages cannot work."""
     worker = Worker(place=tmp_path_factory.mktemp("refused"), platform=bare, index=index)
-    worker.write([entry("alpha"), entry("cuda-user"), entry("broken", required=True)])
+    worker.write([package("alpha"), package("cuda-user"), package("broken", required=True)])
     return worker.warm()
 
 
-def test_a_required_package_that_fails_is_exit_3_and_not_ready(refused: Result) -> None:
-    assert (refused.exit, refused.report["ready"]) == (3, False)
+def test_a_required_package_that_fails_is_exit_3_and_not_ready(refused: Answer) -> None:
+    assert (refused.code, refused.document["ready"]) == (3, False)
     assert "no such library" in refused.reason("broken")
 
 
-def test_the_others_are_installed_although_a_required_one_failed(refused: Result) -> None:
+def test_the_others_are_installed_although_a_required_one_failed(refused: Answer) -> None:
     assert refused.status("alpha") == "installed"
 
 
 def test_what_needs_torch_is_skipped_where_the_platform_has_none(
-    refused: Result, index: Index
+    refused: Answer, index: Index
 ) -> None:
     assert refused.status("cuda-user") == "skipped"
     reason = refused.reason("cuda-user")
@@ -564,9 +565,9 @@ def test_a_second_start_with_a_failed_required_package_tries_it_again(
     tmp_path: Path, index: Index, bare: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("broken", required=True)])
+    worker.write([package("broken", required=True)])
     first, second = worker.warm(), worker.warm()
-    assert (first.exit, second.exit) == (3, 3)
+    assert (first.code, second.code) == (3, 3)
     assert (first.status("broken"), second.status("broken")) == ("failed", "failed")
 
 
@@ -574,7 +575,7 @@ def test_required_packages_are_composed_before_optional_ones(
     tmp_path: Path, index: Index, bare: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("alpha"), entry("frugal", required=True, exclude=["demo-page"])])
+    worker.write([package("alpha"), package("frugal", required=True, exclude=["demo-page"])])
     started = worker.warm()
     assert distributions_in(started.layer("frugal")) == {"common-1", "frugal-1"}
     assert distributions_in(started.layer("alpha")) == {"alpha-1"}
@@ -584,9 +585,9 @@ def test_the_same_wheels_are_the_same_layer_for_another_manifest(
     tmp_path: Path, index: Index, bare: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("alpha")])
+    worker.write([package("alpha")])
     first = worker.warm()
-    worker.write([entry("other", requires=["alpha"], imports=["alpha", "common"])])
+    worker.write([package("other", requires=["alpha"], imports=["alpha", "common"])])
     second = worker.warm()
     assert second.status("other") == "reused"
     assert second.layer("other") == first.layer("alpha")
@@ -596,9 +597,9 @@ def test_a_package_that_the_platform_provides_gets_no_layer(
     tmp_path: Path, index: Index, image: Platform, untouched: str
 ) -> None:
     worker = Worker(place=tmp_path, platform=image, index=index)
-    worker.write([entry("old"), entry("image-tools"), entry("uncompiled")])
+    worker.write([package("old"), package("image-tools"), package("uncompiled")])
     started = worker.warm()
-    assert {row["status"] for row in started.report["packages"]} == {"platform"}
+    assert {row["status"] for row in started.document["packages"]} == {"platform"}
     assert worker.published() == set()
     assert tree_digest(image.python.parents[1]) == untouched
 
@@ -608,12 +609,12 @@ def test_a_package_alone_is_proved_together_with_torch_in_its_own_proof(
 ) -> None:
     assert untouched
     worker = Worker(place=tmp_path, platform=image, index=index)
-    worker.write([entry("alpha")])
+    worker.write([package("alpha")])
     started = worker.warm()
     assert started.status("alpha") == "installed"
-    assert "prove together" not in [stage["name"] for stage in started.report["stages"]]
-    worker.write([entry("alpha"), entry("heir")])
-    stages = [stage["name"] for stage in worker.warm().report["stages"]]
+    assert "prove together" not in [stage["name"] for stage in started.document["stages"]]
+    worker.write([package("alpha"), package("heir")])
+    stages = [stage["name"] for stage in worker.warm().document["stages"]]
     assert "prove together" in stages
 
 
@@ -622,18 +623,18 @@ def test_a_package_alone_that_breaks_the_platforms_torch_is_taken_off(
 ) -> None:
     assert untouched
     worker = Worker(place=tmp_path, platform=image, index=index)
-    worker.write([entry("spoiler")])
+    worker.write([package("spoiler")])
     started = worker.warm()
     assert started.status("spoiler") == "failed"
     assert "works alone, not with the others" in started.reason("spoiler")
-    assert started.report["paths"] == []
+    assert started.document["paths"] == []
 
 
 def test_the_last_package_is_proved_alone_and_after_the_others(
     tmp_path: Path, index: Index, bare: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=bare, index=index)
-    worker.write([entry("alpha"), entry("jealous")])
+    worker.write([package("alpha"), package("jealous")])
     started = worker.warm()
     assert started.status("alpha") == "installed"
     assert started.reason("jealous").startswith("works alone, not with the others")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +20,12 @@ from preheat.edges.store.store import Store
 from preheat.words.manifest import Manifest
 from preheat.words.platform import Volume
 from preheat.words.settings import resolve_settings
-from tests.support.index import Index
+from tests.support.index import Index, offering
+from tests.support.mounts import mount_tmpfs
 from tests.support.platforms import Platform
+from tests.support.starts import package
 from tests.support.wheels import Project
-from tests.support.workers import Worker, entry, make_host
+from tests.support.workers import Worker
 
 MB = 1_000_000
 PROJECTS = (
@@ -46,31 +47,20 @@ PROJECTS = (
 WHERE = "import os, tone; print(os.path.dirname(os.path.dirname(tone.__file__)))"
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """A platform without anything but preheat."""
-    return make_host(tmp_path_factory.mktemp("platform"))
+index = offering(*PROJECTS)
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    """An index of the test's own, so that it can be taken away."""
-    with Index(tmp_path / "index") as index:
-        index.publish(*PROJECTS)
-        yield index
-
-
-@pytest.fixture
-def worker(tmp_path: Path, platform: Platform, index: Index) -> Worker:
+def worker(tmp_path: Path, host: Platform, index: Index) -> Worker:
     """A worker whose store keeps layers packed."""
-    made = Worker(place=tmp_path / "worker", platform=platform, index=index)
+    made = Worker(place=tmp_path / "worker", platform=host, index=index)
     describe(made)
     return made
 
 
 def describe(worker: Worker, **tables: object) -> None:
     """The manifest: two packages over a distribution that both need."""
-    packages = [entry("tone", required=True), entry("noise")]
+    packages = [package("tone", required=True), package("noise")]
     stated = {"layers": "packed", "local": str(worker.place / "disk")}
     space = {"keep-free": 0, "clean-below": 0}
     worker.write(packages, **{"space": space, **stated, **tables})
@@ -108,7 +98,7 @@ def test_a_cold_start_makes_layers_on_the_local_disk_and_leaves_one_file_each_on
     worker: Worker,
 ) -> None:
     result = worker.warm()
-    assert (result.exit, result.bad) == (0, {})
+    assert (result.code, result.bad) == (0, {})
     assert len(packs(worker)) == len(unpacked(worker)) == 2
     assert {path.name.removesuffix(".tar.zst") for path in packs(worker)} == {
         path.name for path in unpacked(worker)
@@ -117,20 +107,20 @@ def test_a_cold_start_makes_layers_on_the_local_disk_and_leaves_one_file_each_on
     assert not (worker.store / "staging").exists()
     assert not (worker.store / "bootstraps").exists()
     assert staged(worker) == []
-    assert all(path.startswith(f"{worker.place}/disk/") for path in result.report["paths"])
-    assert {volume["role"] for volume in result.report["volumes"]} == {
+    assert all(path.startswith(f"{worker.place}/disk/") for path in result.document["paths"])
+    assert {volume["role"] for volume in result.document["volumes"]} == {
         "local",
         "cache",
         "temp",
         "store",
     }
-    assert worker.warm().report["warm"] is True
+    assert worker.warm().document["warm"] is True
 
 
 def test_a_plan_counts_layers_on_the_local_disk_and_packs_on_the_volume(worker: Worker) -> None:
     plan = worker.preheat(
         worker.platform.python, "plan", "--python", str(worker.platform.python)
-    ).report
+    ).document
     needs = {role: need for need in plan["needs"] for role in need["role"].split(", ")}
     layers = sum(row["bytes_predicted"] for row in plan["packages"])
     assert needs["local"]["bytes"] > layers > 4 * MB
@@ -145,16 +135,16 @@ def test_a_second_worker_with_an_empty_disk_asks_no_index_and_proves_nothing_aga
     index.close()
     empty_disk(worker)
     result = worker.warm()
-    assert (result.exit, result.bad) == (0, {})
-    assert result.report["ready"] is True
-    assert result.report["warm"] is False
-    assert {row["status"] for row in result.report["packages"]} == {"reused"}
+    assert (result.code, result.bad) == (0, {})
+    assert result.document["ready"] is True
+    assert result.document["warm"] is False
+    assert {row["status"] for row in result.document["packages"]} == {"reused"}
     assert "unpacked" in result.stderr
     assert "prove" not in result.stderr
     assert len(unpacked(worker)) == 2
     assert staged(worker) == []
     assert worker.after(result, WHERE) in map(str, unpacked(worker))
-    assert worker.warm().report["warm"] is True
+    assert worker.warm().document["warm"] is True
 
 
 def test_a_process_and_its_children_import_from_the_local_disk(worker: Worker) -> None:
@@ -177,7 +167,7 @@ def test_run_unpacks_first_and_finds_console_scripts(worker: Worker) -> None:
     python = str(worker.platform.python)
     command = [python, "-m", "preheat", "run", *worker.options, "--", "sh", "-c", "command -v tone"]
     done = worker.run(command)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert done.stdout.startswith(f"{worker.place}/disk/")
 
 
@@ -185,7 +175,7 @@ def test_status_says_that_the_next_start_unpacks(worker: Worker) -> None:
     worker.warm_inside()
     empty_disk(worker)
     python = worker.platform.python
-    said = worker.preheat(python, "status").report
+    said = worker.preheat(python, "status").document
     assert said["warm"] is False
     assert "not unpacked on this machine yet" in said["why_cold"]
     rows = {row["key"]: (row["value"], row["source"]) for row in said["settings"]}
@@ -200,8 +190,8 @@ def test_a_cold_start_unpacks_what_the_volume_has_and_fetches_nothing(
     empty_disk(worker)
     index.forget_requests()
     result = worker.warm("--cold")
-    assert (result.exit, result.bad) == (0, {})
-    assert {row["status"] for row in result.report["packages"]} == {"reused"}
+    assert (result.code, result.bad) == (0, {})
+    assert {row["status"] for row in result.document["packages"]} == {"reused"}
     assert sum(request.bytes_sent for request in index.requests_for("noise")) == 0
     assert len(unpacked(worker)) == 2
 
@@ -217,13 +207,13 @@ def test_a_damaged_pack_costs_its_layer_made_again_and_nothing_is_left_behind(
             file.write(b"\0\0\0\0\0\0\0\0")
     empty_disk(worker)
     result = worker.warm()
-    assert (result.exit, result.bad) == (0, {})
-    assert {row["status"] for row in result.report["packages"]} == {"installed"}
+    assert (result.code, result.bad) == (0, {})
+    assert {row["status"] for row in result.document["packages"]} == {"installed"}
     assert "is not as it was written" in result.stderr
     assert {path.name for path in packs(worker)} == before
     assert staged(worker) == []
     empty_disk(worker)
-    assert {row["status"] for row in worker.warm().report["packages"]} == {"reused"}
+    assert {row["status"] for row in worker.warm().document["packages"]} == {"reused"}
 
 
 def test_a_pack_that_is_cut_short_or_gone_is_made_again(worker: Worker) -> None:
@@ -233,7 +223,7 @@ def test_a_pack_that_is_cut_short_or_gone_is_made_again(worker: Worker) -> None:
     second.unlink()
     empty_disk(worker)
     result = worker.warm()
-    assert (result.exit, result.bad) == (0, {})
+    assert (result.code, result.bad) == (0, {})
     assert packs(worker) == [first, second]
 
 
@@ -245,7 +235,7 @@ def test_a_pack_that_cannot_be_read_costs_its_package_and_stays(worker: Worker) 
         # Opening it is refused, whoever asks.
         path.mkdir()
     result = worker.warm()
-    assert result.exit == 3
+    assert result.code == 3
     # What it shared is in the other one's layer now.
     assert (result.status("tone"), result.status("noise")) == ("failed", "installed")
     assert "cannot be read" in result.reason("tone")
@@ -277,7 +267,7 @@ def test_kills_in_the_middle_of_unpacking_leave_no_half_layer(worker: Worker) ->
     for number in range(12):
         start = subprocess.Popen(
             command,
-            env=worker.environment(),
+            env=worker.ground.surroundings(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -298,7 +288,7 @@ def test_kills_in_the_middle_of_unpacking_leave_no_half_layer(worker: Worker) ->
                 shutil.rmtree(layer)
     assert caught
     result = worker.warm()
-    assert (result.exit, result.bad) == (0, {})
+    assert (result.code, result.bad) == (0, {})
     assert staged(worker) == []
     assert len(unpacked(worker)) == 2
 
@@ -313,7 +303,7 @@ def test_only_the_layers_of_one_machine_are_stale_there_and_packs_go_as_layers_d
     shutil.rmtree(worker.store / "starts")
     python = str(worker.platform.python)
     options = ("--python", python)
-    shown = worker.preheat(python, "clean", "--dry-run", *options).report["tiers"]
+    shown = worker.preheat(python, "clean", "--dry-run", *options).document["tiers"]
     paths = {tier["name"]: tier["paths"] for tier in shown}
     assert paths["unpacked layers that nobody uses here"] == list(map(str, unpacked(worker)))
     assert paths["packed layers that nobody uses"] == list(map(str, packs(worker)))
@@ -332,11 +322,11 @@ def test_doctor_finds_nothing_wrong_with_packed_layers_and_names_a_damaged_one(
 ) -> None:
     worker.warm()
     python = str(worker.platform.python)
-    sound = worker.preheat(python, "doctor", "--python", python).report
+    sound = worker.preheat(python, "doctor", "--python", python).document
     assert sound["store"]["packs"] == sound["store"]["layers"] == 2
     assert not any("layer" in finding["what"] for finding in sound["findings"])
     os.truncate(packs(worker)[0], 100)
-    found = worker.preheat(python, "doctor", "--python", python).report["findings"]
+    found = worker.preheat(python, "doctor", "--python", python).document["findings"]
     assert any(str(packs(worker)[0]) in finding["what"] for finding in found)
 
 
@@ -345,7 +335,7 @@ def test_slim_looks_into_packed_layers(worker: Worker) -> None:
     empty_disk(worker)
     python = str(worker.platform.python)
     done = worker.preheat(python, "slim", "--python", python)
-    assert done.exit == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert len(unpacked(worker)) == 2
 
 
@@ -363,7 +353,7 @@ def test_a_store_that_has_packs_goes_on_with_them(worker: Worker) -> None:
     worker.warm()
     describe(worker, layers="auto")
     result = worker.warm()
-    assert {row["status"] for row in result.report["packages"]} == {"reused"}
+    assert {row["status"] for row in result.document["packages"]} == {"reused"}
     assert not (worker.store / "layers").exists()
 
 
@@ -408,26 +398,12 @@ def test_layers_are_packed_where_unpacking_them_is_faster_than_importing_over_th
 # On filesystems of a chosen size
 
 
-def mounted(place: Path, size: str) -> Path:
-    place.mkdir(parents=True, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    return place
-
-
 @pytest.fixture
-def small(worker: Worker) -> Iterator[Worker]:
+def small(worker: Worker, own_mounts: None) -> Worker:
     """Both the local disk and the volume are filesystems of their own."""
-    disk, store = worker.place / "disk", worker.store
-    mounted(disk, "64m")
-    mounted(store, "64m")
-    try:
-        yield worker
-    finally:
-        for place in (disk, store):
-            subprocess.run(["/bin/umount", "-l", str(place)], check=True)
+    for place in (worker.place / "disk", worker.store):
+        mount_tmpfs(place, "64m")
+    return worker
 
 
 def fill(place: Path, left: int) -> Path:
@@ -443,12 +419,12 @@ def test_a_volume_that_cannot_take_the_packs_costs_only_the_next_worker(small: W
     (small.store / "packs").mkdir()
     fill(small.store, 1 * MB)
     result = small.warm()
-    assert (result.exit, result.bad) == (0, {})
+    assert (result.code, result.bad) == (0, {})
     assert "not-packed" in result.stderr
     assert "noise" not in {path.name for path in packs(small)}
     assert len(unpacked(small)) == 2
     assert not list((small.store / "packs").glob(".*"))
-    assert small.warm().report["warm"] is True
+    assert small.warm().document["warm"] is True
 
 
 @pytest.mark.root
@@ -459,7 +435,7 @@ def test_a_volume_that_has_room_again_gets_the_packs_that_it_could_not_take(smal
     before = len(packs(small))
     other.unlink()
     result = small.warm("--cold")
-    assert {row["status"] for row in result.report["packages"]} == {"reused"}
+    assert {row["status"] for row in result.document["packages"]} == {"reused"}
     assert before < len(packs(small)) == 2
 
 
@@ -472,7 +448,7 @@ def test_a_local_disk_without_room_is_a_skip_with_its_reason_and_nothing_is_left
         shutil.rmtree(base)
     other = fill(small.place / "disk", 4 * MB)
     result = small.warm()
-    assert result.exit == 0
+    assert result.code == 0
     assert result.status("tone") == "reused"
     assert result.status("noise") == "skipped"
     assert "does not fit" in result.reason("noise")
@@ -493,7 +469,7 @@ def test_stale_layers_on_the_local_disk_make_room_for_what_is_unpacked(small: Wo
     os.utime(old / FACTS, (0, time.time() - 86400))
     fill(small.place / "disk", 3 * MB)
     result = small.warm()
-    assert (result.exit, result.bad) == (0, {})
+    assert (result.code, result.bad) == (0, {})
     assert "not-unpacked" not in result.stderr
     assert not old.exists()
     assert len(unpacked(small)) == 2

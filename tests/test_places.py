@@ -17,6 +17,7 @@ import pytest
 from tests.support.hosts import NOBODY, Host, missing_tools, no_hosts, start_host
 from tests.support.index import Index
 from tests.support.moosefs import CHUNK, Volume, moosefs, no_moosefs
+from tests.support.mounts import turn_at_loop_devices
 from tests.support.platforms import make_platform, tree_digest
 from tests.support.starts import Answer, Ground, finished, package
 from tests.support.wheels import Project
@@ -272,7 +273,8 @@ def mounted(place: Place, kind: str, where: Path) -> None:
     with image.open("wb") as file:
         file.truncate(512 << 20)
     place.host.must(f"mkfs.{kind}", "-q", image)
-    done = place.host.run("mount", "-o", "loop", image, where)
+    with turn_at_loop_devices():
+        done = place.host.run("mount", "-o", "loop", image, where)
     if done.returncode:
         pytest.skip(f"cannot mount {kind} here: {done.stderr.strip()}")
 

@@ -17,8 +17,9 @@ from preheat.words.manifest import Package
 from preheat.words.proof import EVERYTHING, Brought, Looked
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
+from tests.support.starts import package
 from tests.support.wheels import Project
-from tests.support.workers import Worker, entry
+from tests.support.workers import Worker
 
 TORCH = """
 import importlib.metadata
@@ -81,7 +82,7 @@ def imports_of_torch(place: Path, index: Index, image: Platform, *names: str) ->
     """What each import of torch wrote down during a start with those packages, all of them good."""
     noted = place / "imports"
     worker = Worker(place=place, platform=image, index=index)
-    worker.write([entry(name) for name in names])
+    worker.write([package(name) for name in names])
     started = worker.warm(TORCH_IMPORTS=str(noted))
     assert started.bad == {}
     return noted.read_text().splitlines()
@@ -124,7 +125,7 @@ def test_what_torch_would_fail_on_is_found_out_over_the_layers(
     tmp_path: Path, index: Index, image: Platform
 ) -> None:
     worker = Worker(place=tmp_path, platform=image, index=index)
-    worker.write([entry("alpha"), entry("bad-bar-user")])
+    worker.write([package("alpha"), package("bad-bar-user")])
     started = worker.warm(TORCH_IMPORTS=str(tmp_path / "imports"))
     assert started.status("alpha") == "installed"
     assert "works alone, not with the others" in started.reason("bad-bar-user")
@@ -142,7 +143,7 @@ def test_a_start_that_makes_nothing_ends_what_it_had_begun_to_import(
     imports_of_torch(tmp_path, index, image, "alpha", "heir")
     worker = Worker(place=tmp_path, platform=image, index=index)
     again = worker.warm("--cold")
-    assert {row["status"] for row in again.report["packages"]} == {"reused"}
+    assert {row["status"] for row in again.document["packages"]} == {"reused"}
     staging = tmp_path / "store" / "staging"
     assert not list(staging.iterdir())
     # Whatever it begins works in staging.

@@ -12,9 +12,16 @@ from pathlib import Path
 from tests.support.starts import descendants
 
 FAMILY = """
-import signal, sys
+import pathlib, signal, subprocess, sys
 from preheat.edges.process import group
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Told(subprocess.Popen):
+    def wait(self, timeout=None):
+        pathlib.Path(sys.argv[3]).touch()
+        return super().wait(timeout)
+
+subprocess.Popen = Told
 script = "sleep 600 & echo $! >$1.new; mv $1.new $1; wait"
 command = ["/bin/sh", "-c", script, "sh", sys.argv[1]]
 group.run_each(command, {"PATH": sys.argv[2]}, [b""])
@@ -39,9 +46,11 @@ def is_alive(process: int) -> bool:
 
 
 def test_what_a_program_started_ends_with_it_when_it_is_interrupted(tmp_path: Path) -> None:
-    told = tmp_path / "grandchild"
-    parent = subprocess.Popen([sys.executable, "-c", FAMILY, str(told), os.environ["PATH"]])
-    while not told.exists():
+    told, waits = tmp_path / "grandchild", tmp_path / "waits"
+    arguments = [str(told), os.environ["PATH"], str(waits)]
+    parent = subprocess.Popen([sys.executable, "-c", FAMILY, *arguments])
+    while not told.exists() or not waits.exists():
+        assert parent.poll() is None
         time.sleep(0.01)
     grandchild = int(told.read_text(encoding="utf-8"))
     assert is_alive(grandchild)

@@ -99,11 +99,11 @@ def test_an_event_that_nobody_described_is_told_when_the_page_is_made() -> None:
 
 
 def test_every_finding_of_the_doctor_is_on_its_page_and_no_other() -> None:
-    from preheat.words.diagnosis import Ailment, Harm
+    from preheat.words.diagnosis import FindingCode, Harm
 
     page = (ROOT / "docs" / "how-to" / "doctor.md").read_text(encoding="utf-8")
     table = page.partition("## What it finds")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == [a.value for a in Ailment]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == [a.value for a in FindingCode]
     for harm in Harm:
         assert f"| {harm.value} |" in page
 

@@ -11,17 +11,11 @@ import pytest
 
 from preheat.edges.index import transport
 from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.platforms import Platform
 from tests.support.starts import Ground, package
 from tests.support.wheels import Project
 
 SIZE = 6_000_000
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """A platform without anything."""
-    return make_platform(tmp_path_factory.mktemp("platform"))
 
 
 @pytest.fixture
@@ -126,6 +120,7 @@ def test_a_transfer_that_stalls_goes_on_where_it_stopped(ground: Ground, index: 
 def test_an_archive_that_changed_after_it_was_chosen_is_chosen_anew_by_the_next_start(
     ground: Ground, index: Index
 ) -> None:
+    ground.write(package("big"), package("small"), index=index, index_timeout="2s")
     index.fail("/files/big*.whl", status=503)
     assert ground.warm().status("big") == "failed"  # its hash is chosen now, and kept
     index.heal()

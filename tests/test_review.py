@@ -7,35 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from preheat.edges.platform.fingerprint import changes, fingerprint
-from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.index import Index, offering
 from tests.support.starts import Ground, package
 from tests.support.wheels import Project
 
 GOOD = Project(name="good", version="1.0", files={"good.py": "VALUE = 1\n"})
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    return make_platform(tmp_path_factory.mktemp("platform") / "venv")
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with Index(tmp_path / "index") as index:
-        index.publish(GOOD)
-        yield index
-
-
-@pytest.fixture
-def ground(tmp_path: Path, platform: Platform) -> Ground:
-    return Ground(root=tmp_path / "ground", python=platform.python)
+index = offering(GOOD)
 
 
 def test_a_hardlink_that_comes_and_goes_elsewhere_is_no_write_to_the_platform(

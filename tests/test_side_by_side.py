@@ -6,8 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +19,9 @@ from preheat.making import concurrent
 from preheat.words.proof import Proof
 from tests.support.index import Index
 from tests.support.platforms import Platform, fake_torch, make_platform
+from tests.support.starts import package
 from tests.support.wheels import Project
-from tests.support.workers import Worker, entry
+from tests.support.workers import Worker
 
 MEETS = """
 import os
@@ -86,28 +85,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    return make_platform(tmp_path_factory.mktemp("bare") / "venv")
-
-
 @pytest.fixture
-def worker(tmp_path: Path, index: Index, bare: Platform) -> Worker:
+def worker(tmp_path: Path, index: Index, platform: Platform) -> Worker:
     meeting = tmp_path / "meeting"
     meeting.mkdir()
-    return Worker(place=tmp_path, platform=bare, index=index, extra={"MEETING": str(meeting)})
+    return Worker(place=tmp_path, platform=platform, index=index, extra={"MEETING": str(meeting)})
 
 
 def test_packages_that_have_arrived_are_imported_at_the_same_time(worker: Worker) -> None:
-    worker.write([entry("left"), entry("right")])
+    worker.write([package("left"), package("right")])
     started = worker.warm()
     assert started.bad == {}
-    assert [row["status"] for row in started.report["packages"]] == ["installed", "installed"]
+    assert [row["status"] for row in started.document["packages"]] == ["installed", "installed"]
 
 
 def test_each_is_imported_alone_and_all_of_them_in_order_once(worker: Worker) -> None:
     names = ("one", "two", "three")
-    worker.write([entry(name) for name in names])
+    worker.write([package(name) for name in names])
     assert worker.warm().bad == {}
     noted = (worker.place / "meeting" / "imports").read_text().splitlines()
     alone = [f"{name} after []" for name in names]
@@ -116,12 +110,12 @@ def test_each_is_imported_alone_and_all_of_them_in_order_once(worker: Worker) ->
 
 
 def test_what_is_proved_at_the_same_time_is_warm_at_the_next_start(worker: Worker) -> None:
-    worker.write([entry("one"), entry("two"), entry("three")])
+    worker.write([package("one"), package("two"), package("three")])
     assert worker.warm().bad == {}
     noted = worker.place / "meeting" / "imports"
     noted.unlink()
     again = worker.warm("--cold")
-    assert {row["status"] for row in again.report["packages"]} == {"reused"}
+    assert {row["status"] for row in again.document["packages"]} == {"reused"}
     assert not noted.exists()
 
 
@@ -129,7 +123,7 @@ def test_what_is_proved_at_the_same_time_is_warm_at_the_next_start(worker: Worke
 def test_what_lies_in_an_earlier_layer_is_proved_there_and_adds_nothing_to_it(
     worker: Worker, compile: str, kept: int
 ) -> None:
-    worker.write([entry("holder"), entry("inner"), entry("one")], compile=compile)
+    worker.write([package("holder"), package("inner"), package("one")], compile=compile)
     started = worker.warm()
     assert started.bad == {}
     assert started.layer("inner") == started.layer("holder")
@@ -149,12 +143,12 @@ def test_what_two_checks_cannot_have_at_the_same_time_they_have_one_after_the_ot
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         check = BINDS.format(port=free.getsockname()[1])
-    worker.write([entry("one", check=check), entry("two", check=check)])
+    worker.write([package("one", check=check), package("two", check=check)])
     assert worker.warm().bad == {}
 
 
 def test_a_package_that_hangs_beside_others_is_waited_for_once(worker: Worker) -> None:
-    worker.write([entry("one"), entry("hanging")], import_timeout="4s")
+    worker.write([package("one"), package("hanging")], import_timeout="4s")
     started = worker.warm()
     assert started.bad == {"hanging": "import hanging did not return within 4 s"}
     # Alone, and together with the other meanwhile.
@@ -184,7 +178,7 @@ def test_a_proof_that_others_wait_for_too_long_is_given_up(
 
 
 def test_a_package_that_fails_beside_others_costs_itself(worker: Worker) -> None:
-    worker.write([entry("one"), entry("broken"), entry("two")])
+    worker.write([package("one"), package("broken"), package("two")])
     started = worker.warm()
     assert started.bad == {"broken": "import broken failed: OSError: broken"}
     assert started.status("one") == started.status("two") == "installed"
@@ -193,16 +187,16 @@ def test_a_package_that_fails_beside_others_costs_itself(worker: Worker) -> None
 def test_a_package_that_works_after_another_only_is_not_taken_for_one_that_works(
     worker: Worker,
 ) -> None:
-    worker.write([entry("one"), entry("follower")])
+    worker.write([package("one"), package("follower")])
     started = worker.warm()
     assert "one was not there before" in started.bad["follower"]
 
 
 def test_a_package_that_works_alone_only_is_taken_off_with_that_reason(worker: Worker) -> None:
-    worker.write([entry("one"), entry("two"), entry("jealous")])
+    worker.write([package("one"), package("two"), package("jealous")])
     started = worker.warm()
     assert started.bad["jealous"].startswith("works alone, not with the others")
-    assert len(started.report["paths"]) == 2
+    assert len(started.document["paths"]) == 2
 
 
 @pytest.fixture(scope="module")
@@ -217,35 +211,28 @@ def test_an_interrupted_start_leaves_no_proof_running_while_it_waits_for_torch(
     worker: Worker, slow_torch: Platform
 ) -> None:
     worker = replace(worker, platform=slow_torch)
-    worker.write([entry("one"), entry("hanging")])
+    worker.write([package("one"), package("hanging")])
     interrupt(worker, proofs=1, how=signal.SIGTERM)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_start_leaves_no_proof_running(worker: Worker, how: signal.Signals) -> None:
-    worker.write([entry("hanging"), entry("clinging")])
+    worker.write([package("hanging"), package("clinging")])
     interrupt(worker, proofs=2, how=how)
 
 
 def interrupt(worker: Worker, proofs: int, how: signal.Signals) -> None:
     """Start, and interrupt it once so many proofs hang; nothing of them is left."""
     meeting = worker.place / "meeting"
-    options = (*worker.options, "--python", str(worker.platform.python))
-    process = subprocess.Popen(
-        (sys.executable, "-m", "preheat", "warm", "--json", *options),
-        env=worker.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = worker.ground.spawn("warm", "--json")
     limit = time.monotonic() + 60
     while len(hanging := list(meeting.glob("*ing-*"))) < proofs:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < limit
         time.sleep(0.02)
     process.send_signal(how)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, said
     for proof in hanging:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(proof.name.rpartition("-")[2]), 0)
@@ -254,7 +241,7 @@ def interrupt(worker: Worker, proofs: int, how: signal.Signals) -> None:
 
 
 def test_what_is_proved_in_time_is_there_after_a_deadline_that_others_miss(worker: Worker) -> None:
-    worker.write([entry("one"), entry("hanging"), entry("clinging")], deadline="6s")
+    worker.write([package("one"), package("hanging"), package("clinging")], deadline="6s")
     begin = time.monotonic()
     started = worker.warm()
     assert started.status("one") == "installed"

@@ -15,7 +15,7 @@ from preheat.decisions.slimming import removable
 from preheat.edges.manifest.edit import add_excludes
 from preheat.words.errors import ManifestError
 from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.platforms import Platform
 from tests.support.starts import Ground, package
 from tests.support.wheels import Project
 
@@ -50,12 +50,6 @@ PROJECTS = (
         requires=("heavy-data",),
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """A platform without anything."""
-    return make_platform(tmp_path_factory.mktemp("platform"))
 
 
 @pytest.fixture

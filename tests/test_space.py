@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ import pytest
 from preheat.edges.cleaning.conda import unused_packages
 from preheat.edges.disk.usage import Gauge, watch
 from tests.support.index import Index
-from tests.support.platforms import Platform, make_platform
+from tests.support.mounts import mount_tmpfs
+from tests.support.platforms import Platform
 from tests.support.starts import Ground, package
 from tests.support.wheels import Project
 
@@ -58,34 +60,21 @@ class Small:
     def finished(self, start: subprocess.Popen[str]) -> tuple[dict[str, dict[str, object]], str]:
         """Its packages by name, and what it said meanwhile; nothing half-made is left."""
         stdout, stderr = start.communicate(timeout=120)
+        sys.stderr.write(stderr)  # shown where the test fails
         for name in ("staging", "claims"):
             assert os.listdir(self.disk / "store" / name) == [], stderr
         found = json.loads(stdout)["packages"]
         return {each["name"]: each for each in found}, stderr
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """A platform without anything."""
-    return make_platform(tmp_path_factory.mktemp("platform"))
-
-
 @pytest.fixture
-def small(tmp_path: Path, platform: Platform) -> Iterator[Small]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    try:
-        for name in ("home", "tmp"):
-            (disk / name).mkdir()
-        with Index(tmp_path / "index") as index:
-            ground = Ground(root=tmp_path / "ground", python=platform.python)
-            yield Small(ground=ground, disk=disk, index=index)
-    finally:
-        subprocess.run(["/bin/umount", "-l", str(disk)], check=True)
+def small(tmp_path: Path, platform: Platform, own_mounts: None) -> Iterator[Small]:
+    disk = mount_tmpfs(tmp_path / "disk", "64m")
+    for name in ("home", "tmp"):
+        (disk / name).mkdir()
+    with Index(tmp_path / "index") as index:
+        ground = Ground(root=tmp_path / "ground", python=platform.python)
+        yield Small(ground=ground, disk=disk, index=index)
 
 
 def heavy(name: str, size: int) -> Project:
@@ -100,7 +89,7 @@ def eat(small: Small, start: subprocess.Popen[str], file: Path) -> None:
     staging = small.disk / "store" / "staging"
     until = time.monotonic() + 60
     while not any(staging.glob("*/layer-*/*")) and not any(staging.glob("*/cache/archive-v*/*")):
-        assert start.poll() is None
+        assert start.poll() is None, start.communicate()[1]
         assert time.monotonic() < until
         time.sleep(0.01)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +157,7 @@ def test_shortage_never_takes_a_layer_that_a_living_process_uses(small: Small) -
     os.utime(old / ".preheat.json", (then, then))
     command = small.ground.command("run", store=small.disk / "store")
     worker = subprocess.Popen(
-        [*command, "--", "sh", "-c", "echo up; sleep 100; true"],
+        [*command, "--", "sh", "-c", "echo up; exec sleep 100"],
         env=small.ground.surroundings(),
         stdout=subprocess.PIPE,
         text=True,

@@ -31,8 +31,9 @@ from preheat.words.stand_in import Library, LibraryDirectory
 from tests.support.index import Index
 from tests.support.libraries import NEEDS_COMPILER, cublas, cublas_lt, gemm, nvidia_cublas
 from tests.support.platforms import Platform, fake_torch, make_platform, tree_digest
+from tests.support.starts import Answer, package
 from tests.support.wheels import Project
-from tests.support.workers import Result, Worker, distributions_in, entry
+from tests.support.workers import Worker, distributions_in
 
 HERE = "13.1.1.3"
 """The release of cuBLAS that the platforms have."""
@@ -93,13 +94,13 @@ def worker(tmp_path: Path, image: Platform, index: Index) -> Worker:
     return Worker(place=tmp_path / "worker", platform=image, index=index)
 
 
-def started(worker: Worker, *names: str, **tables: object) -> Result:
+def started(worker: Worker, *names: str, **tables: object) -> Answer:
     """A cold start with those packages."""
-    worker.write([entry(name) for name in names], **tables)
+    worker.write([package(name) for name in names], **tables)
     return worker.warm()
 
 
-def stood_in(result: Result, name: str) -> dict[str, Mapping[str, Any]]:
+def stood_in(result: Answer, name: str) -> dict[str, Mapping[str, Any]]:
     """What the platform's libraries stand in for in a package's layer, by distribution."""
     return {row["name"]: row for row in result.package(name)["stand_ins"]}
 
@@ -139,7 +140,7 @@ def test_a_wheel_whose_libraries_torch_holds_is_left_out_and_the_loader_finds_to
 def test_the_plan_tells_what_is_left_out_where_it_is_and_the_bytes_that_this_spares(
     worker: Worker, image: Platform
 ) -> None:
-    worker.write([entry("gemm"), entry("modest")])
+    worker.write([package("gemm"), package("modest")])
     python = ("--python", str(image.python))
     plan = worker.preheat(sys.executable, "plan", *python)
     told = worker.run((sys.executable, "-m", "preheat", "plan", *worker.options, *python)).stdout
@@ -240,7 +241,7 @@ def test_what_the_manifest_does_not_protect_is_installed(worker: Worker) -> None
 
 @NEEDS_COMPILER
 def test_what_a_package_names_first_is_installed(worker: Worker) -> None:
-    worker.write([entry("cublas", requires=["nvidia-cublas"], imports=["nvidia.cu13"])])
+    worker.write([package("cublas", requires=["nvidia-cublas"], imports=["nvidia.cu13"])])
 
     result = worker.warm()
 
@@ -255,7 +256,7 @@ def test_a_start_after_the_library_went_away_is_cold_and_installs_the_wheel(
     platform = make_platform(tmp_path / "venv", projects=[bundled()])
     worker = Worker(place=tmp_path / "worker", platform=platform, index=index)
     first = started(worker, "gemm")
-    assert worker.warm().report["warm"]
+    assert worker.warm().document["warm"]
     (platform.site / "torch" / "lib" / "libcublas.so.13").unlink()
 
     asked = ("status", *worker.options, "--python", str(platform.python))
@@ -263,7 +264,7 @@ def test_a_start_after_the_library_went_away_is_cold_and_installs_the_wheel(
     second = worker.warm()
 
     assert "torch/lib/libcublas.so.13 is gone" in " ".join(status.split())
-    assert not second.report["warm"]
+    assert not second.document["warm"]
     assert second.layer("gemm") != first.layer("gemm")
     assert [n for n in distributions_in(second.layer("gemm")) if n.startswith("nvidia_cublas-13")]
 
@@ -303,7 +304,7 @@ def test_libraries_of_a_toolkit_stand_in_and_the_numbers_in_their_names_tell_the
 ) -> None:
     platform = make_platform(tmp_path / "venv", projects=[fake_torch("2.13.0+cu130")])
     worker = Worker(place=tmp_path / "worker", platform=platform, index=index)
-    lib = worker.place / "home" / "system" / "usr" / "local" / "cuda" / "lib64"
+    lib = worker.place / "system" / "usr" / "local" / "cuda" / "lib64"
     lib.mkdir(parents=True)
     contents = {"libcublas.so.13.1.1.3": cublas("13.9.9.9"), "libcublasLt.so.13.1.1.3": cublas_lt()}
     for name, content in contents.items():

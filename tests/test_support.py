@@ -14,7 +14,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from email.message import Message
 from pathlib import Path
@@ -23,7 +23,7 @@ import pytest
 import uv
 
 from tests.support import simple_api
-from tests.support.index import Index
+from tests.support.index import Index, offering
 from tests.support.platforms import (
     Interpreter,
     Platform,
@@ -73,12 +73,7 @@ WHEEL = APP.wheel_name
 RunUv = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    """An index that offers APP and DEP."""
-    with Index(tmp_path / "index") as index:
-        index.publish(APP, DEP)
-        yield index
+index = offering(APP, DEP)
 
 
 @pytest.fixture(scope="module")
@@ -522,7 +517,7 @@ def _change_content(tree: Path) -> None:
 
 
 def _change_mode(tree: Path) -> None:
-    (tree / "my_app/big.bin").chmod(0o600)
+    (tree / "my_app/big.bin").chmod(0o640)  # no umask makes that
 
 
 def _rename(tree: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from preheat import pointer
-from tests.support.index import Index
+from tests.support.index import Index, offering
 from tests.support.platforms import Platform
+from tests.support.starts import GOOD, Answer, package
 from tests.support.wheels import Project, install_tree
-from tests.support.workers import GOOD, Result, Worker, distributions_in, entry, make_host
+from tests.support.workers import Worker, distributions_in, make_host
 from tests.test_floors import WARM_STANDARD_LIBRARY, is_ours
 from tests.test_import_budget import HEAVY
 
@@ -41,7 +42,7 @@ PROJECTS = (
     module("failing", "raise RuntimeError('cannot work here')\n"),
     module("newcomer"),
 )
-PACKAGES = (entry("app"), entry("failing"), entry("steady"))
+PACKAGES = (package("app"), package("failing"), package("steady"))
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +56,12 @@ def settled(tmp_path_factory: pytest.TempPathFactory, index: Index, image: Platf
     worker = Worker(place=tmp_path_factory.mktemp("worker"), platform=image, index=index)
     worker.write(PACKAGES, capabilities={"work": ["failing", "app"]})
     first = worker.warm_inside()
-    assert (first.exit, first.report["warm"]) == (0, False), first.stderr
+    assert (first.code, first.document["warm"]) == (0, False), first.stderr
     assert set(first.bad) == {"failing"}
     return worker
 
 
-@pytest.fixture
-def own_index(tmp_path: Path) -> Iterator[Index]:
-    """An index that a test may break."""
-    with Index(tmp_path / "index") as index:
-        index.publish(*PROJECTS)
-        yield index
+own_index = offering(*PROJECTS)
 
 
 @pytest.fixture
@@ -77,7 +73,7 @@ def own(tmp_path: Path, own_index: Index, image: Platform) -> Worker:
 def next_is_warm(worker: Worker, *arguments: str, **environment: str) -> bool:
     """Whether the next start would be, as `preheat status` says."""
     said = worker.preheat(worker.platform.python, "status", *arguments, **environment)
-    return bool(said.report["warm"])
+    return bool(said.document["warm"])
 
 
 def pointer_file(worker: Worker) -> Path:
@@ -91,16 +87,16 @@ def pointer_file(worker: Worker) -> Path:
 
 def test_the_second_start_is_warm_and_says_the_same(settled: Worker) -> None:
     again = settled.warm_inside()
-    assert (again.exit, again.report["warm"], again.report["ready"]) == (0, True, True)
+    assert (again.code, again.document["warm"], again.document["ready"]) == (0, True, True)
     assert again.status("app") == "reused"
     assert again.status("steady") == "platform"
     assert "cannot work here" in again.reason("failing")
-    assert again.report["capabilities"] == {"work": "app"}
+    assert again.document["capabilities"] == {"work": "app"}
     assert distributions_in(again.layer("app")) == {"app-1", "dep-1"}
 
 
 def test_the_document_of_a_warm_start_has_every_promised_key(settled: Worker) -> None:
-    report = settled.warm_inside().report
+    report = settled.warm_inside().document
     promised = {"schema", "ready", "warm", "seconds", "packages", "capabilities", "paths"}
     assert promised | {"volumes"} <= report.keys()
     row = {"name", "status", "version", "reason", "layer", "bytes_predicted", "bytes_actual"}
@@ -152,7 +148,7 @@ def test_the_command_starts_no_process_and_asks_no_network_when_warm(
     )
     seen = tmp_path / "seen"
     again = settled.warm_inside(PYTHONPATH=str(tmp_path), SEEN=str(seen))
-    assert again.report["warm"]
+    assert again.document["warm"]
     assert seen.read_text() == ""
 
 
@@ -177,7 +173,7 @@ def test_a_warm_start_imports_nothing_heavy(settled: Worker) -> None:
 def test_every_start_adds_one_line_to_the_history(settled: Worker) -> None:
     history = settled.store / "history.jsonl"
     before = history.read_text().splitlines()
-    assert settled.warm_inside().report["warm"]
+    assert settled.warm_inside().document["warm"]
     assert settled.inside("print(ready.warm)").stdout.strip() == "True"
     lines = [json.loads(line) for line in history.read_text().splitlines()[len(before) :]]
     assert [(line["warm"], line["ready"]) for line in lines] == [(True, True)] * 2
@@ -186,8 +182,8 @@ def test_every_start_adds_one_line_to_the_history(settled: Worker) -> None:
 
 def test_a_start_that_was_made_from_outside_is_followed_inside(own: Worker) -> None:
     own.write(PACKAGES)
-    assert not own.warm().report["warm"]
-    assert own.warm_inside().report["warm"]
+    assert not own.warm().document["warm"]
+    assert own.warm_inside().document["warm"]
 
 
 # -- what makes the next start cold ----------------------------------------------------------
@@ -357,7 +353,7 @@ def test_after_a_damaged_pointer_the_layers_are_reused_and_the_pointer_is_whole_
     file = pointer_file(settled)
     file.write_bytes(file.read_bytes()[:-7])
     again = settled.warm_inside()
-    assert (again.exit, again.report["warm"], again.status("app")) == (0, False, "reused")
+    assert (again.code, again.document["warm"], again.status("app")) == (0, False, "reused")
     assert next_is_warm(settled)
 
 
@@ -450,43 +446,43 @@ def test_the_start_is_warm_where_the_manifest_states_the_store(own: Worker) -> N
 def test_a_failed_optional_package_keeps_the_next_start_warm_until_it_is_retried(
     own: Worker, own_index: Index
 ) -> None:
-    own.write([entry("failing"), entry("app")])
+    own.write([package("failing"), package("app")])
     assert own.warm_inside().status("failing") == "failed"
     own_index.publish(module("failing", "FIXED = True\n", "2"))
-    assert own.warm_inside().report["warm"]
+    assert own.warm_inside().document["warm"]
     retried = own.warm_inside("--retry")
-    assert (retried.report["warm"], retried.status("failing")) == (False, "installed")
+    assert (retried.document["warm"], retried.status("failing")) == (False, "installed")
     assert retried.package("failing")["version"] == "2"
     assert retried.status("app") == "reused"
-    assert own.warm_inside().report["warm"]
+    assert own.warm_inside().document["warm"]
 
 
 def test_a_remembered_failure_is_not_installed_again_by_a_cold_start(
     own: Worker, own_index: Index
 ) -> None:
-    own.write([entry("failing"), entry("app")])
+    own.write([package("failing"), package("app")])
     assert own.warm_inside().status("failing") == "failed"
     own_index.forget_requests()
     again = own.warm_inside("--cold")
-    assert (again.report["warm"], again.status("failing")) == (False, "skipped")
+    assert (again.document["warm"], again.status("failing")) == (False, "skipped")
     assert "cannot work here" in again.reason("failing")
     assert own_index.requests == ()
 
 
 def test_a_failure_whose_memory_has_expired_is_tried_again(own: Worker) -> None:
-    own.write([entry("failing"), entry("app")], retry_after="2s")
+    own.write([package("failing"), package("app")], retry_after="1s")
     first = own.warm_inside()
     assert first.status("failing") == "failed"
-    time.sleep(2.1)
+    time.sleep(1.1)
     assert not next_is_warm(own)
     again = own.warm_inside()
     assert (again.status("failing"), again.status("app")) == ("failed", "reused")
 
 
 def test_a_package_that_cannot_be_resolved_keeps_the_next_start_warm(own: Worker) -> None:
-    own.write([entry("app"), entry("not-on-the-index")])
+    own.write([package("app"), package("not-on-the-index")])
     assert own.warm_inside().status("not-on-the-index") == "skipped"
-    assert own.warm_inside().report["warm"]
+    assert own.warm_inside().document["warm"]
 
 
 # -- without the index -----------------------------------------------------------------------
@@ -495,9 +491,9 @@ def test_a_package_that_cannot_be_resolved_keeps_the_next_start_warm(own: Worker
 @pytest.fixture
 def served(own: Worker) -> Worker:
     """A worker that was started once, and whose manifest has grown since."""
-    own.write([entry("app", required=True)])
-    assert own.warm_inside().exit == 0
-    own.write([entry("app", required=True), entry("newcomer")], index_timeout="1s")
+    own.write([package("app", required=True)])
+    assert own.warm_inside().code == 0
+    own.write([package("app", required=True), package("newcomer")], index_timeout="1s")
     return own
 
 
@@ -512,7 +508,7 @@ def test_while_the_index_is_down_the_last_good_layers_serve(
     else:
         own_index.close()
     started = served.warm_inside()
-    assert (started.exit, started.report["ready"]) == (0, True), started.stderr
+    assert (started.code, started.document["ready"]) == (0, True), started.stderr
     assert started.status("app") == "reused"
     assert "index" in started.bad["newcomer"]
     assert served.after(started, "import app; print(app.VERSION)") == "layer"
@@ -525,17 +521,17 @@ def test_once_the_index_is_back_the_next_start_gets_what_was_missing(
     assert set(served.warm_inside().bad) == {"newcomer"}
     own_index.heal()
     again = served.warm_inside()
-    assert (again.report["warm"], again.status("newcomer")) == (False, "installed")
-    assert served.warm_inside().report["warm"]
+    assert (again.document["warm"], again.status("newcomer")) == (False, "installed")
+    assert served.warm_inside().document["warm"]
 
 
 def test_a_first_start_while_the_index_is_down_says_so_and_leaves_nothing(
     own: Worker, own_index: Index
 ) -> None:
     own_index.fail("*", status=503)
-    own.write([entry("app", required=True), entry("steady")])
+    own.write([package("app", required=True), package("steady")])
     started = own.warm_inside()
-    assert (started.exit, started.report["ready"]) == (3, False)
+    assert (started.code, started.document["ready"]) == (3, False)
     assert "index" in started.reason("app")
     assert started.status("steady") == "platform"
     assert own.published() == set()
@@ -546,7 +542,7 @@ def test_offline_asks_no_index_and_uses_what_the_store_has(
 ) -> None:
     own_index.forget_requests()
     started = served.warm_inside("--offline")
-    assert started.exit == 0, started.stderr
+    assert started.code == 0, started.stderr
     assert started.status("app") == "reused"
     assert "offline" in started.bad["newcomer"]
     assert own_index.requests == ()
@@ -555,9 +551,9 @@ def test_offline_asks_no_index_and_uses_what_the_store_has(
 def test_offline_with_nothing_in_the_store_is_exit_3_for_what_is_required(
     own: Worker, own_index: Index
 ) -> None:
-    own.write([entry("app", required=True), entry("newcomer")])
+    own.write([package("app", required=True), package("newcomer")])
     started = own.warm_inside("--offline")
-    assert (started.exit, started.report["ready"]) == (3, False)
+    assert (started.code, started.document["ready"]) == (3, False)
     assert all("offline" in reason for reason in started.bad.values())
     assert own_index.requests == ()
 
@@ -569,7 +565,7 @@ def test_offline_with_nothing_in_the_store_is_exit_3_for_what_is_required(
 def shadowing(own: Worker, own_index: Index) -> Worker:
     """A worker whose layers shadow a distribution of the platform."""
     own_index.publish(module("spare", version="2"), module("modern", "", "1", ("spare>=2",)))
-    own.write([entry("modern"), entry("app")])
+    own.write([package("modern"), package("app")])
     started = own.warm_inside()
     assert started.package("modern")["shadows"], started.bad
     return own
@@ -598,11 +594,11 @@ def test_what_is_protected_now_is_not_shadowed_while_the_index_is_down(
 def test_only_the_index_that_is_configured_now_is_asked(
     own: Worker, own_index: Index, index: Index
 ) -> None:
-    own.write([entry("app")])
+    own.write([package("app")])
     shutil.rmtree(own.warm_inside().layer("app"))
     own_index.forget_requests()
     moved = Worker(place=own.place, platform=own.platform, index=index)
-    moved.write([entry("app")])
+    moved.write([package("app")])
     assert moved.warm_inside().status("app") == "installed"
     assert own_index.requests == ()
 
@@ -613,26 +609,26 @@ def test_only_the_index_that_is_configured_now_is_asked(
 def test_an_optional_package_that_is_not_ready_by_the_deadline_is_skipped_for_that_reason(
     own: Worker,
 ) -> None:
-    own.write([entry("newcomer"), entry("app", check="import time; time.sleep(60)")])
+    own.write([package("newcomer"), package("app", check="import time; time.sleep(60)")])
     started = own.warm_inside("--deadline", "4")
-    assert started.report["seconds"] < 20
-    assert started.exit == 0
+    assert started.document["seconds"] < 20
+    assert started.code == 0
     assert started.status("newcomer") == "installed"
     assert started.status("app") == "skipped"
     assert "deadline" in started.reason("app")
 
 
 def test_what_only_the_deadline_left_out_is_made_ready_by_the_next_start(own: Worker) -> None:
-    own.write([entry("newcomer"), entry("app")])
+    own.write([package("newcomer"), package("app")])
     assert set(own.warm_inside("--deadline", "0.01").bad) == {"newcomer", "app"}
     again = own.warm_inside()
-    assert (again.report["warm"], again.bad) == (False, {})
+    assert (again.document["warm"], again.bad) == (False, {})
 
 
 def test_a_required_package_is_waited_for_past_the_deadline(own: Worker) -> None:
-    own.write([entry("app", required=True), entry("newcomer")])
+    own.write([package("app", required=True), package("newcomer")])
     started = own.warm_inside("--deadline", "0.01")
-    assert (started.exit, started.status("app")) == (0, "installed")
+    assert (started.code, started.status("app")) == (0, "installed")
     assert started.status("newcomer") == "skipped"
     assert "deadline" in started.reason("newcomer")
 
@@ -645,7 +641,7 @@ def test_a_download_that_the_deadline_ends_leaves_nothing_behind(
         Project(name="big", version="1", files={"big/__init__.py": "", "big/blob.bin": blob})
     )
     own_index.slow("/files/big-1-*", bytes_per_second=40_000)
-    own.write([entry("big")])
+    own.write([package("big")])
     started = own.warm_inside("--deadline", "3")
     assert set(started.bad) == {"big"}
     assert "deadline" in started.reason("big")
@@ -658,13 +654,13 @@ def _layers(worker: Worker) -> list[Path]:
 
 
 def test_results_of_both_paths_agree(settled: Worker) -> None:
-    def essence(result: Result) -> list[tuple[str, bool, str | None]]:
+    def essence(result: Answer) -> list[tuple[str, bool, str | None]]:
         return [
             (row["name"], row["name"] in result.bad, row["layer"])
-            for row in result.report["packages"]
+            for row in result.document["packages"]
         ]
 
     long_way, short_way = settled.warm_inside("--cold"), settled.warm_inside()
-    assert (long_way.report["warm"], short_way.report["warm"]) == (False, True)
+    assert (long_way.document["warm"], short_way.document["warm"]) == (False, True)
     assert essence(long_way) == essence(short_way)
-    assert long_way.report["paths"] == short_way.report["paths"]
+    assert long_way.document["paths"] == short_way.document["paths"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from packaging.requirements import Requirement
 from preheat.edges.index import transport
 from preheat.edges.index.wheels import Reader, contents_of
 from preheat.words.lock import Archive, Contents, Locked
-from tests.support.index import Index
+from tests.support.index import Index, offering
 from tests.support.wheels import Project, damage, escaping_wheel
 
 LARGE = os.urandom(200_000)  # does not compress: the wheel is longer than the first tail
@@ -32,12 +31,7 @@ APP = Project(
 )
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    """An index that offers APP."""
-    with Index(tmp_path / "index") as index:
-        index.publish(APP)
-        yield index
+index = offering(APP)
 
 
 def locked(index: Index, filename: str, *, sized: bool = True) -> Locked:

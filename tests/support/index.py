@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal, TypeAlias, cast
 from urllib.parse import quote, unquote, urlsplit
 
+import pytest
 from packaging.utils import canonicalize_name
 
 from tests.support import simple_api
@@ -405,6 +406,18 @@ class _Log:
 
 
 # -- the server ----------------------------------------------------------------------------
+
+
+def offering(*projects: Project) -> Callable[[Path], Iterator[Index]]:
+    """A fixture: an index of the test's own, which it may break, with those projects."""
+
+    @pytest.fixture
+    def index(tmp_path: Path) -> Iterator[Index]:
+        with Index(tmp_path / "index") as index:
+            index.publish(*projects)
+            yield index
+
+    return index
 
 
 class _Line:

@@ -171,8 +171,16 @@ def _candidates() -> Iterator[Path]:
     names = [f"python{major}.{minor}" for major, minor in SUPPORTED]
     on_path = (Path(each) for each in os.get_exec_path() if each)
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    for directory in (*on_path, *sorted(pyenv.glob("*/bin")), *_uv_managed()):
-        yield from (directory / name for name in names if (directory / name).is_file())
+    for directory in (*on_path, *_below_versions(pyenv), *_uv_managed()):
+        yield from (directory / name for name in names if os.access(directory / name, os.X_OK))
+
+
+def _below_versions(place: Path) -> Sequence[Path]:
+    """The directories of programs; none where another user's are closed to this one."""
+    try:
+        return sorted(place.glob("*/bin"))
+    except PermissionError:
+        return ()
 
 
 def _uv_managed() -> Sequence[Path]:
@@ -187,7 +195,7 @@ def _uv_managed() -> Sequence[Path]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    return sorted(Path(said.strip()).glob("*/bin"))
+    return _below_versions(Path(said.strip()))
 
 
 def _minor_in_name(path: Path) -> tuple[int, int] | None:

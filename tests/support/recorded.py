@@ -40,7 +40,8 @@ from preheat.words.cuda import Cuda, Fact
 from preheat.words.manifest import Manifest, Package
 from preheat.words.order import Order
 from preheat.words.plan import Step
-from preheat.words.platform import Accelerator, Distribution, Gpu, Interpreter, Platform, Torch
+from preheat.words.platform import Accelerator, Gpu, Platform, Torch
+from tests.support.detected import distribution, interpreter
 from tests.support.wheels import Project, write_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -75,13 +76,7 @@ def platform_of(record: Mapping[str, Any]) -> Platform:
     gpus = [Gpu(name=n, compute_capability=c, memory=80 << 30) for n, c in record["gpus"]]
     here = Accelerator(driver=record["driver"], cuda=cuda if gpus else None, gpus=tuple(gpus))
     distributions = tuple(
-        Distribution(
-            name=canonicalize_name(each["name"]),
-            version=each["version"],
-            location="/opt/platform",
-            metadata=f"/opt/platform/{each['name']}.dist-info",
-            requires=tuple(each.get("requires", ())),
-        )
+        distribution(canonicalize_name(each["name"]), each["version"], each.get("requires", ()))
         for each in record["distributions"]
     )
     return Platform(
@@ -97,38 +92,6 @@ def platform_of(record: Mapping[str, Any]) -> Platform:
                 Fact(value=gpu.compute_capability, source=f"the record: {gpu.name}") for gpu in gpus
             ),
         ),
-    )
-
-
-def interpreter(version: str) -> Interpreter:
-    """CPython of that version on Linux, x86-64, with glibc."""
-    minor = ".".join(version.split(".")[:2])
-    tag = f"cpython-{minor.replace('.', '')}"
-    return Interpreter(
-        executable=sys.executable,
-        base_executable=sys.executable,
-        version=version,
-        full_version=version,
-        abi=f"{tag}-x86_64-linux-gnu",
-        cache_tag=tag,
-        libc="glibc 2.35",
-        machine="x86_64",
-        prefix="/opt/platform",
-        path=(),
-        sites=(),
-        markers={
-            "implementation_name": "cpython",
-            "implementation_version": version,
-            "os_name": "posix",
-            "platform_machine": "x86_64",
-            "platform_python_implementation": "CPython",
-            "platform_release": "6.1.0",
-            "platform_system": "Linux",
-            "platform_version": "#1 SMP",
-            "python_full_version": version,
-            "python_version": minor,
-            "sys_platform": "linux",
-        },
     )
 
 

@@ -35,6 +35,7 @@ from preheat.words.lock import Archive, Contents, Locked
 from preheat.words.manifest import Index as Indexes
 from preheat.words.platform import Accelerator, Platform
 from tests.support import recorded
+from tests.support.detected import interpreter
 from tests.support.index import Index
 
 _TIMEOUT = 60.0
@@ -276,7 +277,7 @@ def main() -> None:
 def _record(seed: Seed, place: Path) -> dict[str, Any]:
     """The platform as the index has it, and what is written by hand over that."""
     bare = Platform(
-        interpreter=recorded.interpreter(seed.python),
+        interpreter=interpreter(seed.python),
         distributions=(),
         accelerator=Accelerator(),
         torch=None,

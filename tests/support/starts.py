@@ -1,8 +1,14 @@
-"""Starts of preheat as a worker makes them: the command line, in a process of its own."""
+"""Starts of preheat as a worker makes them: the command line, in a process of its own.
+
+Every test that starts preheat takes the environment from here: `environment` keeps what users and
+tools of this machine have set away from it, and has it clean nothing but what is the test's own.
+"""
+
+from __future__ import annotations
 
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,6 +23,36 @@ from tests.support.index import Index
 
 TIMEOUT = 120.0
 MARGIN = 1_000_000  # bytes kept free in tests, where the machine's own reserve does not matter
+GOOD = ("platform", "reused", "installed")
+
+_OF_CACHES = ("CONDA_", "HF_", "PIP_", "TORCHINDUCTOR_", "TRITON_", "UV_", "XDG_")
+_OF_WORKERS = ("AWS_", "F5_TTS_", "GOOGLE_", "METRICS_", "NLTK_", "S3_", "WHISPERX_", "WORKER_")
+_OF_BUILDS = ("CUDA_HOME", "CUDA_PATH", "FORCE_CUDA", "LD_LIBRARY_PATH", "MAX_JOBS", "TORCH_")
+_FOREIGN = (*_OF_CACHES, *_OF_WORKERS, *_OF_BUILDS, "PREHEAT_", "PYTHON", "RUNPOD_", "VIRTUAL_ENV")
+_OWN = {"HOME": "home", "TMPDIR": "tmp", "PREHEAT_INTERNAL_SYSTEM": "system"}
+
+
+def environment(root: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a process is started with: home, temp and the system's caches lie below that directory.
+
+    Args:
+        root: gets the directories.
+        more: set besides, or instead.
+    """
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    for name in ("home", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    own = {name: str(root / place) for name, place in _OWN.items()}
+    return {**clean, **own, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **(more or {})}
+
+
+def settle_in(root: Path, environment: MutableMapping[str, str]) -> None:
+    """Has everything that this process may clean lie below that directory."""
+    for name in [name for name in environment if name.startswith(_OF_CACHES)]:
+        del environment[name]
+    environment.update((name, str(root / place)) for name, place in _OWN.items())
+    # Remembered since it was first asked for.
+    tempfile.tempdir = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +66,11 @@ class Answer:
     @property
     def document(self) -> dict[str, Any]:
         """The one object that `--json` printed."""
-        document: dict[str, Any] = json.loads(self.stdout)
+        try:
+            document: dict[str, Any] = json.loads(self.stdout)
+        except ValueError:
+            said = f"exit {self.code} and no document: {self.stdout}{self.stderr}"
+            raise AssertionError(said) from None
         return document
 
     @property
@@ -38,13 +78,27 @@ class Answer:
         """The report's packages by name."""
         return {row["name"]: row for row in self.document["packages"]}
 
+    def package(self, name: str) -> dict[str, Any]:
+        """What is reported of one package."""
+        return self.packages[name]
+
     def status(self, name: str) -> str:
         """What became of that package."""
-        return str(self.packages[name]["status"])
+        return str(self.package(name)["status"])
 
     def reason(self, name: str) -> str:
         """Why."""
-        return str(self.packages[name]["reason"])
+        return str(self.package(name)["reason"])
+
+    def layer(self, name: str) -> Path:
+        """The directory that it is imported from."""
+        return Path(self.package(name)["layer"])
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """Every package that is not ready, with the reason."""
+        rows = self.document["packages"]
+        return {row["name"]: row["reason"] for row in rows if row["status"] not in GOOD}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,27 +141,20 @@ class Ground:
         place = ("--manifest", str(self.manifest), "--store", str(store or self.store))
         return [sys.executable, "-m", "preheat", *arguments, *place, "--python", str(self.python)]
 
-    def surroundings(self) -> dict[str, str]:
-        """An environment without what this machine's tools and users set."""
-        ours = ("UV_", "PIP_", "PREHEAT_", "PYTHON", "RUNPOD_", "XDG_")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        home = self.root / "home"
-        for place in (home, self.temp):
-            place.mkdir(parents=True, exist_ok=True)
-        local = {"HOME": str(home), "TMPDIR": str(self.temp), "NO_PROXY": "127.0.0.1"}
-        # What is cleaned is this ground's, never the machine's.
-        local["PREHEAT_INTERNAL_SYSTEM"] = str(self.root / "system")
-        return {**clean, **local, "no_proxy": "127.0.0.1", **self.environment}
+    def surroundings(self, **more: str) -> dict[str, str]:
+        """What processes on this ground are started with."""
+        return environment(self.root, {**self.environment, **more})
 
     def run(self, *arguments: str, store: Path | None = None, timeout: float = TIMEOUT) -> Answer:
         """Run `preheat ARGUMENTS` to its end."""
-        return finished(self.command(*arguments, store=store), self.surroundings(), timeout)
+        command = self.command(*arguments, store=store)
+        return finished(command, self.surroundings(), timeout)
 
     def warm(self, *arguments: str) -> Answer:
         """Run `preheat warm --json`."""
         return self.run("warm", "--json", *arguments)
 
-    def spawn(self, *arguments: str) -> "subprocess.Popen[str]":
+    def spawn(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin `preheat ARGUMENTS` and return while it runs, in a session of its own."""
         return subprocess.Popen(
             self.command(*arguments),
@@ -116,8 +163,6 @@ class Ground:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # Whoever runs the tests in the background has it ignored, and children inherit that.
-            preexec_fn=_end_when_interrupted,  # noqa: PLW1509  # it takes no lock
         )
 
     def layers(self) -> list[Path]:
@@ -132,19 +177,41 @@ class Ground:
 
 
 def finished(
-    command: Sequence[str], environment: Mapping[str, str], timeout: float = TIMEOUT
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    timeout: float = TIMEOUT,
+    *,
+    directory: Path | None = None,
 ) -> Answer:
-    """Run a command to its end."""
-    done = subprocess.run(
-        command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """Run a command to its end; what it said is shown where the test fails.
+
+    Raises:
+        TimeoutExpired: it did not end in so many seconds.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        _show(command, "no end", error.stderr or b"")
+        raise
+    _show(command, f"exit {done.returncode}", done.stderr)
     return Answer(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def _show(command: Sequence[str], ended: str, said: str | bytes) -> None:
+    """For pytest, which keeps it until the test has failed; a benchmark shows its own."""
+    if "PYTEST_CURRENT_TEST" not in os.environ:
+        return
+    text = said if isinstance(said, str) else said.decode(errors="replace")
+    sys.stderr.write(f"$ {shlex.join(map(str, command))}\n{text}{ended}\n")
 
 
 def package(name: str, *imports: str, **more: object) -> dict[str, object]:
@@ -157,24 +224,8 @@ def package(name: str, *imports: str, **more: object) -> dict[str, object]:
     return table | {key.replace("_", "-"): value for key, value in more.items()}
 
 
-def _end_when_interrupted() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def descendants(pid: int) -> list[int]:
     """The processes that this one started, in whatever thread, and theirs."""
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
     return own + [each for child in own for each in descendants(child)]
-
-
-def settle_in(root: Path, environment: MutableMapping[str, str]) -> None:
-    """Has everything that may be cleaned lie below that directory: nothing of this machine's."""
-    moved = ("XDG_", "PIP_", "UV_", "CONDA_", "HF_", "TRITON_", "TORCHINDUCTOR_")
-    for name in [name for name in environment if name.startswith(moved)]:
-        del environment[name]
-    places = {"HOME": "home", "TMPDIR": "tmp", "PREHEAT_INTERNAL_SYSTEM": "system"}
-    for name, place in places.items():
-        environment[name] = str(root / place)
-    # Remembered since it was first asked for.
-    tempfile.tempdir = None

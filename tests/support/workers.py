@@ -2,74 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 
-import tomli_w
 import uv
 from packaging.requirements import Requirement
 
 from tests.support.index import Index
 from tests.support.platforms import Platform, make_platform
+from tests.support.starts import Answer, Ground, finished
 from tests.support.wheels import Project
 
 SOURCE = Path(__file__).parents[2] / "src"
-GOOD = ("platform", "reused", "installed")
-
-_TIMEOUT = 120.0
-_INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
-
-
-def entry(name: str, **keys: object) -> dict[str, object]:
-    """A package of a manifest; it requires its own name and promises it as a module.
-
-    Underscores in keys stand for the manifest's hyphens, as in `build_isolation`.
-    """
-    stated = {key.replace("_", "-"): value for key, value in keys.items()}
-    return {"name": name, "requires": [name], "imports": [name.replace("-", "_")], **stated}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """How the command ended: its exit status, the document on stdout, the text on stderr."""
-
-    exit: int
-    report: Mapping[str, Any]
-    stderr: str
-
-    def package(self, name: str) -> Mapping[str, Any]:
-        """What is reported of one package."""
-        found: Mapping[str, Any] = {row["name"]: row for row in self.report["packages"]}[name]
-        return found
-
-    def status(self, name: str) -> str:
-        """What became of it."""
-        return str(self.package(name)["status"])
-
-    def reason(self, name: str) -> str:
-        """Why."""
-        return str(self.package(name)["reason"])
-
-    def layer(self, name: str) -> Path:
-        """The directory that it is imported from."""
-        return Path(self.package(name)["layer"])
-
-    @property
-    def bad(self) -> dict[str, str]:
-        """Every package that is not ready, with the reason."""
-        return {
-            row["name"]: row["reason"]
-            for row in self.report["packages"]
-            if row["status"] not in GOOD
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,79 +32,54 @@ class Worker:
     @property
     def manifest(self) -> Path:
         """The manifest's file."""
-        return self.place / "preheat.toml"
+        return self.ground.manifest
 
     @property
     def store(self) -> Path:
         """Where layers are kept."""
-        return self.place / "store"
+        return self.ground.store
 
     def write(self, packages: Sequence[Mapping[str, object]], **tables: object) -> None:
         """Write the manifest; the index is the worker's own, and is waited for briefly."""
-        stated = {key.replace("_", "-"): value for key, value in tables.items()}
-        index = {"url": self.index.url}
-        document = {"index-timeout": "5s", **stated, "index": index, "package": list(packages)}
-        self.place.mkdir(parents=True, exist_ok=True)
-        self.manifest.write_text(tomli_w.dumps(document), encoding="utf-8")
+        stated = {"index_timeout": "5s", **tables, "index": self.index}
+        self.ground.write(*packages, **stated)
 
-    def environment(self, **more: str) -> dict[str, str]:
-        """A clean environment with a HOME of its own; bytecode may be written."""
-        home = self.place / "home"
-        home.mkdir(parents=True, exist_ok=True)
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        # What is cleaned is this worker's, never the machine's.
-        own = {"HOME": str(home), "PREHEAT_INTERNAL_SYSTEM": str(home / "system")}
-        return {**inherited, **own, **self.extra, **more}
-
-    def warm(self, *arguments: str, **environment: str) -> Result:
-        """Run `preheat warm` for the platform, from outside of it."""
-        options = ("--python", str(self.platform.python))
-        return self.preheat(sys.executable, "warm", *options, *arguments, **environment)
-
-    def warm_inside(self, *arguments: str, **environment: str) -> Result:
-        """Run `preheat warm` in the platform itself, which must host preheat."""
-        return self.preheat(self.platform.python, "warm", *arguments, **environment)
-
-    def preheat(
-        self, python: str | Path, command: str, /, *arguments: str, **environment: str
-    ) -> Result:
-        """Run a command with `--json` over this worker's manifest and store."""
-        ended = self.run(
-            (str(python), "-m", "preheat", command, "--json", *self.options, *arguments),
-            **environment,
-        )
-        try:
-            report = json.loads(ended.stdout)
-        except ValueError:
-            raise AssertionError(
-                f"exit {ended.returncode} and no document: {ended.stdout}{ended.stderr}"
-            ) from None
-        return Result(exit=ended.returncode, report=report, stderr=ended.stderr)
+    @property
+    def ground(self) -> Ground:
+        """What it is started on."""
+        return Ground(root=self.place, python=self.platform.python, environment=self.extra)
 
     @property
     def options(self) -> tuple[str, ...]:
         """The options that name this worker's manifest and store."""
         return ("--manifest", str(self.manifest), "--store", str(self.store))
 
-    def run(
-        self, command: Sequence[str], /, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def warm(self, *arguments: str, **environment: str) -> Answer:
+        """Run `preheat warm` for the platform, from outside of it."""
+        options = ("--python", str(self.platform.python))
+        return self.preheat(sys.executable, "warm", *options, *arguments, **environment)
+
+    def warm_inside(self, *arguments: str, **environment: str) -> Answer:
+        """Run `preheat warm` in the platform itself, which must host preheat."""
+        return self.preheat(self.platform.python, "warm", *arguments, **environment)
+
+    def preheat(
+        self, python: str | Path, command: str, /, *arguments: str, **environment: str
+    ) -> Answer:
+        """Run a command with `--json` over this worker's manifest and store."""
+        return self.run(
+            (str(python), "-m", "preheat", command, "--json", *self.options, *arguments),
+            **environment,
+        )
+
+    def run(self, command: Sequence[str], /, **environment: str) -> Answer:
         """Run any command in this worker's environment; its exit status is the caller's."""
         return self.run_at(self.place, command, **environment)
 
-    def run_at(
-        self, directory: Path, command: Sequence[str], /, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run_at(self, directory: Path, command: Sequence[str], /, **environment: str) -> Answer:
         """Run a command with this working directory."""
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=directory,
-            env=self.environment(**environment),
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        surroundings = self.ground.surroundings(**environment)
+        return finished(command, surroundings, directory=directory)
 
     def python(self, code: str, /, *arguments: str, **environment: str) -> str:
         """Run code in the platform's interpreter and return what it printed.
@@ -165,19 +88,17 @@ class Worker:
         """
         return self.run_code(code, *arguments, **environment).stdout.strip()
 
-    def run_code(
-        self, code: str, /, *arguments: str, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run_code(self, code: str, /, *arguments: str, **environment: str) -> Answer:
         """Run code in the platform's interpreter, which must end well."""
         ended = self.run((str(self.platform.python), "-B", "-c", code, *arguments), **environment)
-        assert ended.returncode == 0, ended.stderr
+        assert ended.code == 0, ended.stderr
         return ended
 
-    def after(self, result: Result, code: str) -> str:
+    def after(self, started: Answer, code: str) -> str:
         """Run code as a child of a process that this start activated; return what it printed."""
-        return self.python(code, PYTHONPATH=str(result.report["bootstrap"]))
+        return self.python(code, PYTHONPATH=str(started.document["bootstrap"]))
 
-    def inside(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def inside(self, code: str, **environment: str) -> Answer:
         """Run code in a process of the platform that called `ready = preheat.warm(...)`."""
         call = "import sys, preheat\nready = preheat.warm(sys.argv[1], store=sys.argv[2])\n"
         return self.run_code(call + code, str(self.manifest), str(self.store), **environment)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from tests.conftest import nothing_of_the_machine, pytest_runtest_setup
+from tests.conftest import (
+    children_can_be_interrupted,
+    nothing_of_the_machine,
+    pytest_runtest_setup,
+)
 
-__all__ = ["nothing_of_the_machine", "pytest_runtest_setup"]
+__all__ = ["children_can_be_interrupted", "nothing_of_the_machine", "pytest_runtest_setup"]

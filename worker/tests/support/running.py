@@ -14,15 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.starts import environment
 from worker.tests.support.runpod_service import RunPodService
 
 HANDLER = Path(__file__).parents[2] / "runpod-handler.py"
 TONE_WORKER = Path(__file__).with_name("tone_worker.py")
-
-_OURS = (
-    *("AWS_", "F5_TTS_", "GOOGLE_", "HF_", "METRICS_", "NLTK_", "PREHEAT_", "PYTHON", "RUNPOD_"),
-    *("S3_", "UV_", "WHISPERX_", "WORKER_", "XDG_"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +58,7 @@ class RunningWorker:
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], place: Path, environment: Mapping[str, str]
+    command: Sequence[str | Path], place: Path, settings: Mapping[str, str]
 ) -> Iterator[RunningWorker]:
     """Run a worker until the test is over; it gets nothing of the caller's settings."""
     place.mkdir(parents=True, exist_ok=True)
@@ -74,7 +70,7 @@ def running(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             cwd=place,
-            env=surroundings(place, environment),
+            env=surroundings(place, settings),
             start_new_session=True,
         )
         try:
@@ -90,22 +86,18 @@ def running(
 
 
 def surroundings(place: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what users and tools of this machine set; with its own home."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    home = place / "home"
-    home.mkdir(parents=True, exist_ok=True)
+    """What a worker is started with: its data and its store lie below that directory too."""
     own = {
-        "HOME": str(home),
         "WORKER_DATA": str(place / "data"),
         "PREHEAT_STORE": str(place / "store"),
-        "PREHEAT_INTERNAL_SYSTEM": str(place / "system"),
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
         # What a missing credential asks for at an address that does not answer.
         "NO_GCE_CHECK": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    return {**clean, **own, **more}
+    # Some machines with a GPU have their driver there.
+    if libraries := os.environ.get("LD_LIBRARY_PATH"):
+        own["LD_LIBRARY_PATH"] = libraries
+    return environment(place, {**own, **more})
 
 
 @contextmanager
@@ -114,7 +106,7 @@ def tone_worker(service: RunPodService, place: Path, **settings: str) -> Iterato
     place.mkdir(parents=True, exist_ok=True)
     manifest = place / "preheat.toml"
     manifest.write_text("package = []\n", encoding="utf-8")
-    environment = {"WORKER_MANIFEST": str(manifest), **service.environment, **settings}
-    with running((sys.executable, "-u", TONE_WORKER), place, environment) as worker:
+    stated = {"WORKER_MANIFEST": str(manifest), **service.environment, **settings}
+    with running((sys.executable, "-u", TONE_WORKER), place, stated) as worker:
         worker.wait_for("started")
         yield worker
