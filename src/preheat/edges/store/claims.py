@@ -110,7 +110,7 @@ class Claims:
         if holder is None:
             return False
         if holder:
-            return not self.leases.goes_on(holder)
+            return not self.leases.is_renewing(holder)
         try:
             # Its maker died between creating and writing it.
             return filesystem_time(self.directory) - file.stat().st_mtime > START_LEASE_SECONDS
