@@ -96,7 +96,7 @@ class Claims:
         except FileExistsError:
             return False
         except OSError:
-            # A volume that takes no claim gets the work done all the same.
+            # Where a volume takes no claim, the work is done without one.
             return True
         try:
             with contextlib.suppress(OSError):
