@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.ground import OWN_GROUND
 from tests.support.wheels import Project
 
 # Imports one after the other, so that a broken one does not hide the next.
@@ -65,7 +66,7 @@ def examine(paths: Sequence[Path], wanted: Sequence[Project], python: str) -> Da
     """
     done = subprocess.run(
         [python, "-B", "-c", _IMPORT, *(project.name for project in wanted)],
-        env={"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        env={"PYTHONPATH": os.pathsep.join(map(str, paths)), **OWN_GROUND},
         stdout=subprocess.PIPE,
         check=True,
     )

@@ -18,6 +18,8 @@ from uv import find_uv_bin
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUILD = PROJECT / "build" / "bench"
+OWN_GROUND = {"PREHEAT_INTERNAL_GROUND": str(BUILD)}
+"""Where space is short preheat cleans caches: while a bench runs, in this directory only."""
 
 
 class Named(Protocol):
@@ -96,7 +98,7 @@ def surroundings(**more: str) -> dict[str, str]:
     """The environment without settings of preheat's and Python's that would change the result."""
     ours = ("PREHEAT_", "PYTHON")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**clean, **more}
+    return {**clean, **OWN_GROUND, **more}
 
 
 def write_manifest(

@@ -90,7 +90,7 @@ def environment(*, tiny: bool) -> dict[str, str]:
             "WHISPERX_MODELS": f"en={models / 'wav2vec2'}",
             "HF_HUB_OFFLINE": "1",
         }
-    return {**os.environ, **told}
+    return {**os.environ, **told, **stand_in.own_ground(HOME)}
 
 
 def with_worker(python: Path, text: str, *, tiny: bool) -> None:

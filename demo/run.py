@@ -44,7 +44,7 @@ def show(*, small: bool) -> None:
     python = str(stand_in.make(platform, small=small))
     store = home / "store"
     shutil.rmtree(store, ignore_errors=True)
-    os.environ["PREHEAT_STORE"] = str(store.resolve())
+    settle(home)
     before = fingerprint(platform)
 
     heading("What would be done; sizes are predicted from the wheels' own directories")
@@ -60,6 +60,12 @@ def show(*, small: bool) -> None:
 
     same = fingerprint(platform) == before
     print(f"\nThe platform's {len(before):,} files are {'as they were' if same else 'CHANGED'}.")
+
+
+def settle(home: Path) -> None:
+    """Have every command from now on keep its store in that directory, and clean nothing else."""
+    os.environ["PREHEAT_STORE"] = str((home / "store").resolve())
+    os.environ |= stand_in.own_ground(home)
 
 
 def show_warm_start(python: str) -> None:

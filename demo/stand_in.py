@@ -50,6 +50,11 @@ def make(where: Path, *, small: bool) -> Path:
     return interpreter
 
 
+def own_ground(home: Path) -> dict[str, str]:
+    """What has preheat clean in that directory only, where space is short."""
+    return {"PREHEAT_INTERNAL_GROUND": str(home.resolve())}
+
+
 def megabytes_to_download(provides: list[str]) -> float:
     """What the index says the platform's archives weigh together."""
     sources = [str(PROJECT / "pyproject.toml"), "-"]

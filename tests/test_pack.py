@@ -125,8 +125,10 @@ def layer(tmp_path: Path) -> Path:
     (place / "sound" / "data").mkdir(parents=True)
     noise = random.Random(4)  # noqa: S311  # no secret
     for number in range(6):
-        (place / "sound" / f"part{number}.bin").write_bytes(noise.randbytes(pack._FRAME // 2))
-    (place / "sound" / "large.so").write_bytes(bytes(pack._IN_MEMORY + 5) + noise.randbytes(99))
+        (place / "sound" / f"part{number}.bin").write_bytes(noise.randbytes(pack._FRAME_BYTES // 2))
+    (place / "sound" / "large.so").write_bytes(
+        bytes(pack._IN_MEMORY_BYTES + 5) + noise.randbytes(99)
+    )
     (place / "sound" / "empty.py").touch()
     (place / "libsound.so").symlink_to("sound/large.so")
     (place / "sound" / "data" / "up").symlink_to("../large.so")

@@ -96,7 +96,12 @@ def test_pauses_grow_and_are_uneven() -> None:
     pauses = [[transport.pause(n) for n in range(4)] for _ in range(20)]
     assert len({tuple(row) for row in pauses}) == 20
     for row in pauses:
-        assert row[0] < row[2] < row[3] <= transport.LONGEST + transport.BASE
+        assert (
+            row[0]
+            < row[2]
+            < row[3]
+            <= transport.LONGEST_PAUSE_SECONDS + transport.FIRST_PAUSE_SECONDS
+        )
 
 
 def test_nothing_of_a_relay_is_left() -> None:

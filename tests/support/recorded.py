@@ -139,7 +139,7 @@ class OfAnotherPython(Engine):
     def _uv(self) -> Uv:
         own = dataclasses.replace(self._platform.interpreter, version=machine.python_version())
         shadow = make_metadata_venv(
-            dataclasses.replace(self._platform, interpreter=own), self._scratch / "shadow"
+            dataclasses.replace(self._platform, interpreter=own), self._scratch / "metadata-venv"
         )
         return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from preheat.edges.disk.files import names_in
 
 
 def unused_packages(cache: str, home: str) -> tuple[str, ...]:
@@ -22,26 +23,19 @@ def unused_packages(cache: str, home: str) -> tuple[str, ...]:
         return ()
     used: set[str] = set()
     for environment in _environments(Path(cache).parent, Path(home)):
-        used.update(name.removesuffix(".json") for name in _names(environment / "conda-meta"))
+        used.update(name.removesuffix(".json") for name in names_in(environment / "conda-meta"))
     return tuple(
         name
-        for name in _names(Path(cache))
+        for name in names_in(Path(cache))
         if name not in used and (Path(cache) / name / "info" / "index.json").is_file()
     )
 
 
 def _environments(root: Path, home: Path) -> Iterable[Path]:
     yield root
-    yield from (root / "envs" / name for name in _names(root / "envs"))
+    yield from (root / "envs" / name for name in names_in(root / "envs"))
     try:
         listed = (home / ".conda" / "environments.txt").read_text(encoding="utf-8")
     except OSError:
         return
     yield from map(Path, listed.split("\n"))
-
-
-def _names(directory: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []

@@ -1,4 +1,4 @@
-"""Writing so that a reader sees the whole or nothing, and so that it outlasts a power loss."""
+"""Atomic, durable writes: a reader sees the whole file or nothing, and it outlasts a power loss."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from preheat.words.errors import StoreError
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
-# Seconds after which a writer on another machine, that writes a small file, must be dead.
-_ABANDONED = 3600.0
+# A writer of a small file, on another machine, that takes longer must be dead.
+_ABANDONED_AFTER_SECONDS = 3600.0
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-((\d+)(?:-\d+)?)\.[0-9a-f]{8}")
 
 
@@ -42,6 +42,18 @@ def write_atomically(file: Path, data: bytes) -> None:
         raise unwritable(file.parent, error) from error
 
 
+def write_if_possible(file: Path, text: str) -> None:
+    """Replaces a small file that may be lost: nothing waits for the disk, and none may refuse."""
+    staged = temporary_name(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+
+
 def temporary_name(file: Path) -> Path:
     """A hidden name beside a file, which says who is about to write it."""
     machine, process = lease.identity()
@@ -50,7 +62,7 @@ def temporary_name(file: Path) -> Path:
 
 
 def drop_abandoned(directory: Path) -> None:
-    """Removes what writers that died left under temporary names."""
+    """Removes the temporary files that writers left which live no more."""
     machine = lease.machine_number(lease.identity()[0])
     try:
         names = os.listdir(directory)
@@ -63,7 +75,7 @@ def drop_abandoned(directory: Path) -> None:
             if host == machine:
                 dead = lease.process(number) != process.replace("-", ":")
             else:
-                dead = filesystem_time(directory) - file.lstat().st_mtime > _ABANDONED
+                dead = filesystem_time(directory) - file.lstat().st_mtime > _ABANDONED_AFTER_SECONDS
             if dead:
                 file.unlink()
 
@@ -149,7 +161,7 @@ def rename_new(source: Path, target: Path) -> bool:
 
 
 def unwritable(place: Path, error: OSError) -> StoreError:
-    """The error for a store that cannot be written, with what to do about it."""
+    """The StoreError for an OSError of the store's disk, with what to do about it."""
     hints = {
         errno.ENOSPC: "free some space, raise the volume's size, or name another --store",
         errno.EDQUOT: "the quota is used up: raise it, or name another --store",
@@ -164,7 +176,7 @@ def unwritable(place: Path, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def answering(store: Path) -> Iterator[None]:
-    """Any of a thousand calls may be refused by a disk: that is an answer, and no accident.
+    """Turns every OSError of what is done in it into a StoreError: a disk may refuse any call.
 
     Raises:
         StoreError: for every OSError.
@@ -176,7 +188,7 @@ def answering(store: Path) -> Iterator[None]:
 
 
 def failed(store: Path, error: OSError) -> StoreError:
-    """The error for a disk that refuses in the middle of a start: the store's, or another one."""
+    """The StoreError for an OSError during a start, of the store's disk or of another one."""
     where = Path(os.fsdecode(error.filename or store))
     if store in (where, *where.parents):
         return unwritable(store, error)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from preheat.edges.disk.volumes import free_bytes
+
 # statvfs takes microseconds, and a fast disk writes 20 MB in that time.
-_EVERY = 0.01
-_TOLD_EVERY = 0.5
+_LOOK_EVERY_SECONDS = 0.01
+_TELL_EVERY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +36,18 @@ class Gauge:
 @contextlib.contextmanager
 def watch(gauge: Gauge) -> Iterator[None]:
     """Watches the volume in a thread."""
-    before = _free(gauge.place)
+    before = free_bytes(gauge.place)
     done = threading.Event()
 
     def follow() -> None:
         called = False
         told = time.monotonic()
-        while not done.wait(_EVERY):
-            free = _free(gauge.place)
+        while not done.wait(_LOOK_EVERY_SECONDS):
+            free = free_bytes(gauge.place)
             if free < gauge.least and not called:
                 called = True
                 gauge.short(free)
-            if time.monotonic() - told >= _TOLD_EVERY:
+            if time.monotonic() - told >= _TELL_EVERY_SECONDS:
                 told = time.monotonic()
                 gauge.told(max(0, before - free), free)
 
@@ -57,8 +58,3 @@ def watch(gauge: Gauge) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _free(place: str) -> int:
-    stats = os.statvfs(place)
-    return stats.f_bavail * stats.f_frsize

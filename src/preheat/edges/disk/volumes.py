@@ -23,7 +23,7 @@ def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, 
     """
     mounts = _mounts()
     existing = {role: nearest_directory(path) for role, path in places.items()}
-    points = {role: _mount_point(path, mounts) for role, path in existing.items()}
+    points = {role: _point(path, mounts) for role, path in existing.items()}
     cache = points.get("cache")
     return tuple(
         replace(
@@ -61,7 +61,12 @@ def nearest_directory(path: str | os.PathLike[str]) -> str:
     return existing
 
 
-def _mount_point(path: str, mounts: Mapping[str, str]) -> str:
+def mount_point(path: str | os.PathLike[str]) -> str:
+    """Where the filesystem of a path, which exists, is mounted."""
+    return _point(os.fspath(path), _mounts())
+
+
+def _point(path: str, mounts: Mapping[str, str]) -> str:
     real = os.path.realpath(path)
     while real not in mounts and real != "/":
         real = os.path.dirname(real)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preheat.edges.engine.installation import Installation
-from preheat.edges.engine.uv import Leash, Limits
+from preheat.edges.engine.uv import Cancellation, Limits
 from preheat.edges.process import group
 from preheat.words.engine import Request
 from preheat.words.errors import InstallError
 from preheat.words.lock import Locked
 
-_EVERY = 0.5
+_LOOK_EVERY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +59,7 @@ def build(installation: Installation, limits: Limits, told: Callable[[float], No
         InstallError: it cannot be fetched or built, or has taken too long.
     """
     (source,) = installation.distributions
-    watched = _Watch(leash=installation.leash, told=told)
+    watched = _Watch(cancellation=installation.cancellation, told=told)
     with watched.following():
         installation.run(limits)
     stem = f"{source.name.replace('-', '_')}-"
@@ -73,13 +73,13 @@ def build(installation: Installation, limits: Limits, told: Callable[[float], No
 
 @dataclass(kw_only=True, slots=True)
 class _Watch:
-    """Time and memory of what runs on a leash, looked at twice a second.
+    """Time and memory of a build, looked at twice a second.
 
     Attributes:
         memory: the most bytes that were resident at once.
     """
 
-    leash: Leash
+    cancellation: Cancellation
     told: Callable[[float], None]
     memory: int = 0
     begin: float = field(default_factory=time.monotonic)
@@ -102,8 +102,8 @@ class _Watch:
             thread.join()
 
     def _look(self) -> None:
-        while not self.done.wait(_EVERY):
+        while not self.done.wait(_LOOK_EVERY_SECONDS):
             self.told(self.seconds)
-            process = self.leash.process
+            process = self.cancellation.process
             if process is not None:
                 self.memory = max(self.memory, group.resident(process.pid))

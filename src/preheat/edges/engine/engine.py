@@ -1,9 +1,9 @@
 """uv: resolves, downloads, unpacks, links. Everything that preheat asks of it is asked here.
 
-uv runs with an environment of our making and without configuration files, against a *shadow*: a
-virtual environment that holds the metadata of the platform's distributions and nothing else. So
-it sees the same platform that our inventory saw (behind a venv, on Debian's managed Python), it
-cannot write to it, and what a killed install left behind is not taken for installed.
+uv runs with an environment of our making and without configuration files, against a *metadata
+venv*: a virtual environment that holds the metadata of the platform's distributions and nothing
+else. So it sees the platform that our inventory saw (behind a venv, on Debian's managed Python),
+it cannot write to it, and what a killed install left behind is not taken for installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from preheat.edges.engine import failures
 from preheat.edges.engine.build import Built, Job, build
 from preheat.edges.engine.installation import Installation
 from preheat.edges.engine.metadata_venv import make_metadata_venv
-from preheat.edges.engine.uv import Leash, Limits, Uv, repeat
+from preheat.edges.engine.uv import Cancellation, Limits, Uv, repeat
 from preheat.edges.manifest.toml import load as load_toml
 from preheat.words.engine import Pin, Request, Solved, Unsolved
 from preheat.words.errors import InstallError, ResolutionError, Unreachable
@@ -57,7 +57,7 @@ class Source:
 
 
 class Engine:
-    """One uv, one cache, one shadow of one platform, for the length of one start."""
+    """One uv, with one cache and one metadata venv of one platform, for the length of one start."""
 
     def __init__(self, platform: Platform, source: Source, *, cache: Path, scratch: Path) -> None:
         self._source = source
@@ -66,24 +66,24 @@ class Engine:
         self._platform = platform
         self._cache = cache
         self._scratch = scratch
-        self._leashes: list[Leash] = []
-        self._unequipped = ""
+        self._running: list[Cancellation] = []
+        self._why_no_build_tools = ""
 
     def prepare(self) -> None:
-        """Makes the shadow now, so that its bytes are there when what is free is measured."""
+        """Makes the metadata venv now, so that its bytes are there when free space is measured."""
         self._uv  # noqa: B018  # made when it is first asked for
 
     @cached_property
     def _uv(self) -> Uv:
-        """With the shadow, which nobody needs who asks nothing: a plan from a lock, say."""
-        shadow = make_metadata_venv(self._platform, self._scratch / "shadow")
-        return Uv(python=shadow, cache=self._cache, scratch=self._scratch)
+        """With the metadata venv, made when uv is first asked: a plan from a lock does not ask."""
+        python = make_metadata_venv(self._platform, self._scratch / "metadata-venv")
+        return Uv(python=python, cache=self._cache, scratch=self._scratch)
 
     @cached_property
     def _building(self) -> Uv:
-        """The same where something may be built against the platform: with what builds need.
+        """With what builds against the platform need, on the path of builds alone.
 
-        It is on the path of builds alone: in the shadow it would count as the platform's.
+        In the metadata venv it would count as the platform's.
         """
         uv = self._uv
         if not self._source.build_requires:
@@ -96,9 +96,9 @@ class Engine:
             limits=Limits.within(self._source.patience(), request=self._source.timeout),
         )
         if answer.returncode != 0:
-            # It may go without, and else nobody would know why it does not.
+            # The build may do without; where it does not, this tells why.
             said = failures.sentence(answer.stderr, answer.returncode)
-            self._unequipped = f"; what build-requires names could not be had: {said}"
+            self._why_no_build_tools = f"; what build-requires names could not be had: {said}"
         path = os.pathsep.join((str(tools / "bin"), os.environ.get("PATH", os.defpath)))
         return replace(uv, variables={"PYTHONPATH": str(tools), "PATH": path})
 
@@ -117,7 +117,7 @@ class Engine:
         except InstallError as error:
             return Unsolved(solver_output=error.message, unreachable=True, silent=True)
         if answer.returncode != 0:
-            solver_output = failures.redact(answer.stderr.strip()) + self._unequipped
+            solver_output = failures.redact(answer.stderr.strip()) + self._why_no_build_tools
             return Unsolved(
                 solver_output=solver_output,
                 unreachable=failures.is_unreachable(solver_output),
@@ -227,11 +227,11 @@ class Engine:
             InstallError: see `Installation.run`.
         """
         installation = self._installation(self._uv, distributions, target, request)
-        self._leashes.append(installation.leash)
+        self._running.append(installation.cancellation)
         try:
             installation.run(Limits.within(timeout, request=self._source.timeout))
         finally:
-            self._leashes.remove(installation.leash)
+            self._running.remove(installation.cancellation)
 
     def build(self, job: Job, target: Path) -> Built:
         """Builds the wheel of one source distribution against the platform.
@@ -245,15 +245,15 @@ class Engine:
         """
         uv = replace(self._building, variables={**self._building.variables, **job.variables})
         installation = self._installation(uv, [job.source], target, job.request)
-        self._leashes.append(installation.leash)
+        self._running.append(installation.cancellation)
         try:
             limits = Limits.within(job.seconds, request=self._source.timeout)
             return build(installation, limits, job.told)
         except InstallError as error:
-            error.message += self._unequipped
+            error.message += self._why_no_build_tools
             raise
         finally:
-            self._leashes.remove(installation.leash)
+            self._running.remove(installation.cancellation)
 
     def _installation(
         self, uv: Uv, distributions: Sequence[Locked], target: Path, request: Request
@@ -275,8 +275,8 @@ class Engine:
 
     def interrupt(self, reason: InstallError) -> None:
         """Ends the installations that are going on, from another thread; they raise the reason."""
-        for leash in tuple(self._leashes):
-            leash.pull(reason)
+        for cancellation in tuple(self._running):
+            cancellation.cancel(reason)
 
     def _ask_again(self, *arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Asks about what `resolve` has just found: its cache knows, and else the index does.

@@ -15,13 +15,13 @@ import tomli_w
 
 from preheat.edges.disk.deletion import erase
 from preheat.edges.engine import failures
-from preheat.edges.engine.uv import Leash, Limits, Uv, repeat
+from preheat.edges.engine.uv import Cancellation, Limits, Uv, repeat
 from preheat.words.engine import Request
 from preheat.words.lock import Archive, Locked
 from preheat.words.manifest import Index
 
-# The relay's own patience ends first: what stalls is taken up by it and not begun anew.
-_LONGER_WITH_RELAY = 3
+# The relay gives up on a request first: it resumes what stalls, where uv would begin anew.
+_RELAYED_TIMEOUT_FACTOR = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class Installation:
     Attributes:
         uv: the engine as a program.
         source: its arguments that say where archives come from.
-        index: the same, with the credentials.
+        index: where archives come from, with the credentials.
         distributions: what to install, and nothing besides.
         target: an empty directory.
         request: what they were resolved for.
@@ -43,7 +43,7 @@ class Installation:
     distributions: Sequence[Locked]
     target: Path
     request: Request
-    leash: Leash = field(default_factory=Leash)
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
     def run(self, limits: Limits) -> None:
         """Fetches, checks against sha256, unpacks and links.
@@ -72,11 +72,11 @@ class Installation:
             [*repeat("--only-binary", self.request.wheels_only)],
             [*self.source, "-r", str(self._write_pylock())],
             limits=limits,
-            leash=self.leash,
+            cancellation=self.cancellation,
         )
 
     def _install_relayed(self, limits: Limits) -> subprocess.CompletedProcess[str] | None:
-        """Again, after a fault of the network: what breaks from now on goes on where it stopped.
+        """Installs once more, after a fault of the network, through a relay that resumes transfers.
 
         Returns:
             The last answer; None where there was no time for one.
@@ -89,13 +89,13 @@ class Installation:
         pause = transport.pause(1)
         if limits.ends is not None and time.monotonic() + pause >= limits.ends:
             return None
-        self.leash.pulled.wait(pause)
-        self.leash.check()
+        self.cancellation.requested.wait(pause)
+        self.cancellation.raise_if_requested()
         for left in self.target.iterdir():
             erase(left)
         with Relay(self.distributions, known, limits.request) as relay:
             relayed = [relay.relayed(each) for each in self.distributions]
-            longer = replace(limits, request=limits.request * _LONGER_WITH_RELAY)
+            longer = replace(limits, request=limits.request * _RELAYED_TIMEOUT_FACTOR)
             answer = replace(self, distributions=relayed)._install(longer)
             answer.stderr = relay.unrelayed(answer.stderr)
         return answer
@@ -139,5 +139,5 @@ def archive_table(archive: Archive) -> dict[str, object]:
 
 
 def _may_pass(answer: subprocess.CompletedProcess[str]) -> bool:
-    """Whether the network failed and nothing else, so that the same may succeed a moment later."""
+    """Whether the network failed and nothing else, so that a second try may succeed."""
     return answer.returncode != 0 and failures.is_network_fault(answer.stderr)

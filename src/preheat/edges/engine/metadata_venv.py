@@ -1,7 +1,7 @@
-"""The platform as the engine sees it: a virtual environment of metadata, and nothing else.
+"""The metadata venv: a virtual environment with the platform's metadata and nothing else.
 
-It holds what our inventory found whole. So the engine sees the same platform that we do (behind a
-venv, on Debian's managed Python), cannot write to it, and takes nothing half-installed for there.
+It holds what our inventory found whole. So the engine sees the platform as we do (behind a venv, on
+Debian's managed Python), cannot write to it, and does not count what is half installed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def make_metadata_venv(platform: Platform, directory: Path) -> Path:
             headers += [f"Requires-Dist: {requirement}" for requirement in each.requires]
             text = "\n".join(["Metadata-Version: 2.1", *headers, ""])
             (info / "METADATA").write_text(text, encoding="utf-8")
-        (info / "INSTALLER").write_text("preheat-shadow\n", encoding="utf-8")
+        (info / "INSTALLER").write_text("preheat\n", encoding="utf-8")
         (info / "RECORD").touch()
     (site / "_platform.pth").write_text(
         "".join(f"{place}\n" for place in interpreter.sites), encoding="utf-8"

@@ -81,26 +81,26 @@ class Limits:
 
 
 @dataclass(kw_only=True, slots=True)
-class Leash:
-    """Lets another thread end what runs.
+class Cancellation:
+    """Lets another thread cancel what runs.
 
     Attributes:
-        reason: what the ended run raises; None as long as nobody has ended it.
-        pulled: set with it.
+        reason: what the cancelled run raises; None as long as nobody has cancelled it.
+        requested: set with the reason.
     """
 
     reason: InstallError | None = None
-    pulled: threading.Event = field(default_factory=threading.Event)
+    requested: threading.Event = field(default_factory=threading.Event)
     process: subprocess.Popen[str] | None = None
 
-    def pull(self, reason: InstallError) -> None:
+    def cancel(self, reason: InstallError) -> None:
         """Ends what runs, and what would be run after it."""
         self.reason = reason
-        self.pulled.set()
+        self.requested.set()
         if self.process is not None:
             group.kill(self.process)
 
-    def check(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raises the reason, where there is one.
 
         Raises:
@@ -124,25 +124,25 @@ class Uv:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(
-        self, *arguments: Sequence[str], limits: Limits, leash: Leash | None = None
+        self, *arguments: Sequence[str], limits: Limits, cancellation: Cancellation | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs it to its end, in a process group of its own: interrupted, it leaves no child.
 
         Raises:
             ResolutionError: it cannot be started.
             TimedOut: it took too long.
-            InstallError: the leash was pulled, with this reason.
+            InstallError: it was cancelled, with this reason.
         """
         command = [
             uv.find_uv_bin(),
-            *(argument for group in arguments for argument in group),
+            *(argument for several in arguments for argument in several),
             *("--python", str(self.python), "--cache-dir", str(self.cache)),
             *("--no-config", "--no-python-downloads", "--color", "never"),
         ]
-        leash = leash or Leash()
-        leash.check()
+        cancellation = cancellation or Cancellation()
+        cancellation.raise_if_requested()
         try:
-            process = leash.process = subprocess.Popen(
+            process = cancellation.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -155,8 +155,8 @@ class Uv:
             raise ResolutionError(f"the engine cannot be run: {error}") from error
         timeout = None if limits.ends is None else max(0.0, limits.ends - time.monotonic())
         try:
-            if leash.reason is not None:
-                # It was pulled before there was a process to end.
+            if cancellation.reason is not None:
+                # It was cancelled before there was a process to end.
                 group.kill(process)
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -168,8 +168,8 @@ class Uv:
             _end(process)
             raise
         finally:
-            leash.process = None
-        leash.check()
+            cancellation.process = None
+        cancellation.raise_if_requested()
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def write(self, name: str, lines: Iterable[str]) -> Path:

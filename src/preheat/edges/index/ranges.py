@@ -12,7 +12,7 @@ import httpx
 
 from preheat.edges.index import transport
 
-_TAIL = 64 * 1024
+_TAIL_BYTES = 64 * 1024
 
 
 class Ranges:
@@ -57,7 +57,7 @@ class _Remote:
     auth: httpx.Auth | None
 
     def fetch(self, wanted: str) -> tuple[int, bytes, int]:
-        """A span, asked for again where the network or the server has a bad moment.
+        """A span; asked for again where the network or the server fails for a moment.
 
         Returns:
             Where it begins, the bytes, and how long the archive is.
@@ -97,9 +97,9 @@ class _RangeFile(io.RawIOBase):
     def __init__(self, remote: _Remote, size: int | None) -> None:
         self._remote = remote
         self._position = 0
-        wanted = f"bytes=-{_TAIL}"
+        wanted = f"bytes=-{_TAIL_BYTES}"
         if size is not None:
-            wanted = f"bytes={max(0, size - _TAIL)}-{size - 1}"
+            wanted = f"bytes={max(0, size - _TAIL_BYTES)}-{size - 1}"
         self._start, self._held, self._size = remote.fetch(wanted)
 
     def seekable(self) -> bool:
@@ -134,5 +134,5 @@ class _RangeFile(io.RawIOBase):
             self._start, self._held = start, before + self._held
         else:
             # Some way on: a local header and its data are read in small steps.
-            last = min(self._size, max(end, start + _TAIL))
+            last = min(self._size, max(end, start + _TAIL_BYTES))
             self._start, self._held, _ = self._remote.fetch(f"bytes={start}-{last - 1}")

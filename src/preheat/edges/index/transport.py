@@ -15,9 +15,9 @@ import httpx
 from tenacity import Retrying, stop_after_attempt, stop_before_delay, wait_exponential_jitter
 from tenacity.retry import retry_base, retry_if_exception
 
-# Seconds: before the second try, doubled for each further one, with as much again by chance.
-BASE = 0.25
-LONGEST = 8.0
+# Before the second try; doubled for each further one, with as much again by chance.
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 8.0
 TRIES = 4
 _BUSY = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 
@@ -98,7 +98,7 @@ def direct() -> httpx.BaseTransport | None:
 
 
 def is_busy(status: int) -> bool:
-    """Whether that status says something of the server's moment, and nothing of the archive."""
+    """Whether that status tells of the server's state, and not of the archive."""
     return status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _BUSY
 
 
@@ -112,7 +112,8 @@ def is_passing(error: BaseException) -> bool:
 
 def pause(attempt: int) -> float:
     """Seconds to wait before the next try of something large: growing, and uneven."""
-    return min(LONGEST, BASE * 2.0**attempt) + random.uniform(0, BASE)  # noqa: S311  # no secret
+    jitter = random.uniform(0, FIRST_PAUSE_SECONDS)  # noqa: S311  # no secret
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**attempt) + jitter
 
 
 def again(
@@ -134,7 +135,9 @@ def again(
     return Retrying(
         sleep=sleep,
         stop=stop if seconds is None else stop | stop_before_delay(seconds),
-        wait=wait_exponential_jitter(multiplier=BASE, max=LONGEST, jitter=BASE),
+        wait=wait_exponential_jitter(
+            multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS, jitter=FIRST_PAUSE_SECONDS
+        ),
         retry=when or retry_if_exception(is_passing),
         reraise=True,
     )

@@ -2,24 +2,23 @@
 
 A wheel is a zip: its directory stands at the end and holds the unpacked size of every member. One
 or two HTTP range requests read it, with the metadata that usually lies just before it. Nobody
-publishes unpacked sizes, so this is ours.
+publishes unpacked sizes, so preheat reads them itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from configparser import ConfigParser
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from preheat.edges.disk.atomic import temporary_name
+from preheat.decisions.entry_points import scripts_in
+from preheat.edges.disk.atomic import write_if_possible
 from preheat.words.lock import Archive, Contents, Locked
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
 # Measured over 185 distributions: 835 MB of archives hold 2,679 MB in 27,638 files.
 _UNPACKED_PER_BYTE = 3.2
 _BYTES_PER_FILE = 97_000
-_AT_ONCE = 16
+_READS_AT_ONCE = 16
 _FORMAT = 1
 # Where the directories of ``.data`` go under one target directory.
 _SCHEMES = {"purelib": "", "platlib": "", "scripts": "bin/", "data": "", "headers": "include/"}
 
 
 def load_http() -> None:
-    """Loads what speaks HTTP while others are at work: it takes a while."""
+    """Imports the HTTP client ahead of its first use, since that takes a while."""
     from preheat.edges.index import ranges  # noqa: F401  # to be loaded
 
 
@@ -89,21 +88,22 @@ class Reader:
     def _read_all(self, unknown: Iterable[Locked]) -> Iterator[tuple[Locked, Contents]]:
         remote = []
         for each in unknown:
-            here = urlsplit(each.archive.url).scheme == "file"
-            if not here and each.archive.is_wheel and self._timeout is not None:
+            if urlsplit(each.archive.url).scheme == "file":
+                yield each, _from_file(each.archive)
+            elif each.archive.is_wheel and self._timeout is not None:
                 remote.append(each)
             else:
-                yield each, _read_here(each.archive, here=here)
+                yield each, estimate(each.archive)
         if not remote or self._timeout is None:
             return
-        # Only now: what speaks HTTP takes longer to load than a plan from a lock does.
+        # Imported here: the HTTP client takes longer to load than a plan from a lock takes.
         from preheat.edges.index.ranges import Ranges
 
         with (
             Ranges(self._indexes, self._timeout) as ranges,
-            ThreadPoolExecutor(_AT_ONCE) as pool,
+            ThreadPoolExecutor(_READS_AT_ONCE) as pool,
         ):
-            reads = pool.map(lambda each: _read_there(ranges, each.archive), remote)
+            reads = pool.map(lambda each: _from_index(ranges, each.archive), remote)
             yield from zip(remote, reads, strict=True)
 
     def _recall(self, archive: Archive) -> Contents | None:
@@ -119,30 +119,18 @@ class Reader:
             "scripts": contents.scripts,
         }
         target = self._memory[0] / f"{archive.sha256}.json"
-        staged = temporary_name(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
-            staged.replace(target)
-        except OSError:
-            # It is read again another time.
-            with contextlib.suppress(OSError):
-                staged.unlink()
+        # Where the disk refuses, the archive is read again another time.
+        write_if_possible(target, json.dumps(document, separators=(",", ":")))
 
 
-def _read_here(archive: Archive, *, here: bool) -> Contents:
-    """From a file of this machine; what lies elsewhere is estimated."""
+def _from_file(archive: Archive) -> Contents:
     try:
-        return (
-            _read_local(Path(unquote(urlsplit(archive.url).path)), archive)
-            if here
-            else (estimate(archive))
-        )
+        return _read_local(Path(unquote(urlsplit(archive.url).path)), archive)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError):
         return estimate(archive)
 
 
-def _read_there(ranges: Ranges, archive: Archive) -> Contents:
+def _from_index(ranges: Ranges, archive: Archive) -> Contents:
     try:
         with zipfile.ZipFile(ranges.open(archive.url, archive.size)) as wheel:
             return contents_of(wheel)
@@ -170,7 +158,8 @@ def contents_of(wheel: zipfile.ZipFile) -> Contents:
         raise zipfile.BadZipFile("no .dist-info directory")
     requires = requires_of(wheel.read(f"{info}/METADATA"))
     try:
-        scripts = _scripts(wheel.read(f"{info}/entry_points.txt").decode())
+        declared = wheel.read(f"{info}/entry_points.txt").decode()
+        scripts = tuple(name for name, _ in scripts_in(declared))
     except KeyError:
         scripts = ()
     # What an installer adds: INSTALLER and REQUESTED.
@@ -224,15 +213,3 @@ def _read_local(file: Path, archive: Archive) -> Contents:
                     handle = source.extractfile(member)
                     return estimate(archive, requires_of(handle.read() if handle else b""))
     return estimate(archive)
-
-
-def _scripts(text: str) -> tuple[str, ...]:
-    parser = ConfigParser(delimiters=("=",), strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
-    parser.read_string(text)
-    return tuple(
-        name
-        for group in ("console_scripts", "gui_scripts")
-        if parser.has_section(group)
-        for name in parser.options(group)
-    )

@@ -1,11 +1,11 @@
 """Where layers are kept when nobody says so: on a network volume, or else in the user's cache.
 
-Packed ones are unpacked in the user's cache too. A temporary directory would be local more often,
-but its names are predictable, and others could plant layers there.
+Packed layers are unpacked in the user's cache. A temporary directory would be local more often, but
+its names are predictable, and others could plant layers there.
 
 RunPod mounts a network volume at `/runpod-volume` in serverless workers and at `/workspace` in
-pods (https://docs.runpod.io/storage/network-volumes). `/workspace` is a usual place for other
-things elsewhere, so that it counts only in a pod, and only where something is mounted.
+pods (https://docs.runpod.io/storage/network-volumes). Elsewhere `/workspace` is often used for
+other things, so it counts only in a pod, and only where something is mounted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def default_store(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[P
 
 
 def default_local(environ: Mapping[str, str]) -> tuple[Path, str] | None:
-    """The same for packed layers that are unpacked; beside the store, where that is there too."""
+    """Return where packed layers are unpacked and, in words, what it is; None if there is no place.
+
+    It is in the user's cache, beside the store if that is there too. Nothing is created.
+    """
     cache = _user_cache(environ)
     return None if cache is None else (cache / f"{NAME}-layers", "user cache directory")
 

@@ -45,7 +45,7 @@ class Call:
     index: tuple[tuple[str, str], ...] = ()
 
     def at(self, version: str | None) -> Call:
-        """The same, held at the version that it got."""
+        """This call with its first requirement pinned to a version; unchanged if there is none."""
         if version is None:
             return self
         first = Requirement(self.requires[0])

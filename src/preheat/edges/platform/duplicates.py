@@ -1,21 +1,21 @@
-"""Every copy of every distribution on a path, hidden ones too, with what its files look like."""
+"""Every copy of every distribution on a path, with the state of its files, for the doctor."""
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from collections.abc import Iterable, Iterator
 
 from packaging.utils import canonicalize_name
 
+from preheat.edges.disk.files import bytes_of_blocks, names_in
 from preheat.edges.platform import inventory
+from preheat.edges.platform.version_file import constants_in
 from preheat.words.examination import Companion, Copies, Installed, LayerFiles, Twins
 from preheat.words.platform import Distribution, RecordState
 
-_EXTENSION = (".so", ".pyd")
+_EXTENSIONS = (".so", ".pyd")
 _CUDA_TAG = re.compile(r"cu(\d+)(\d)")
-_BLOCK = 512
 
 
 def copies(path: Iterable[str]) -> tuple[Installed, ...]:
@@ -48,7 +48,7 @@ def twins(path: Iterable[str]) -> tuple[Twins, ...]:
     found = []
     for location in distinct(path):
         by_name: dict[str, list[str]] = {}
-        for entry in _listing(location):
+        for entry in names_in(location):
             if entry.endswith(".dist-info") and not entry.startswith("~"):
                 name = canonicalize_name(entry.partition("-")[0])
                 by_name.setdefault(name, []).append(os.path.join(location, entry))
@@ -68,12 +68,13 @@ def companions(installed: Iterable[Installed]) -> tuple[Companion, ...]:
         if not each.visible or not one.state.present or not each.compiled or one.name == "torch":
             continue
         module = one.name.replace("-", "_")
-        version = _written_version(os.path.join(one.location, module, "version.py")) or one.version
-        local = (version or "").partition("+")[2]
+        written = constants_in(os.path.join(one.location, module, "version.py"))
+        version = str(written.get("__version__") or one.version or "")
+        local = version.partition("+")[2]
         tag = _CUDA_TAG.match(local)
         if tag or local == "cpu":
             cuda = ".".join(tag.groups()) if tag else None
-            found.append(Companion(name=one.name, version=version or "", cuda=cuda))
+            found.append(Companion(name=one.name, version=version, cuda=cuda))
     return tuple(found)
 
 
@@ -94,14 +95,14 @@ def several(installed: Iterable[Installed], layers: Iterable[LayerFiles]) -> tup
             name=name,
             version=version,
             places=tuple(one.location for one in found),
-            size=_spare(found),
+            size=_bytes_beyond_first(found),
         )
         for (name, version), found in sorted(places.items())
         if len(found) > 1
     )
 
 
-def _spare(found: Iterable[Distribution]) -> int:
+def _bytes_beyond_first(found: Iterable[Distribution]) -> int:
     """Bytes beyond the first copy; a file that is hardlinked into several costs once."""
     total = 0
     met: set[tuple[int, int]] = set()
@@ -110,7 +111,7 @@ def _spare(found: Iterable[Distribution]) -> int:
             inode = status.st_dev, status.st_ino
             if inode not in met:
                 met.add(inode)
-                total += status.st_blocks * _BLOCK if place else 0
+                total += bytes_of_blocks(status) if place else 0
     return total
 
 
@@ -126,14 +127,15 @@ def _examined(
         distribution=each,
         depth=depth,
         visible=visible,
-        installer=_first_line(os.path.join(each.metadata, "INSTALLER")),
-        size=_tree(each.metadata)
+        installer=inventory.installer(each),
+        size=_bytes_below(each.metadata)
         if each.state is RecordState.TILDE
-        else sum(status.st_blocks * _BLOCK for status in _statuses(each)),
-        compiled=any(row.endswith(_EXTENSION) for row in rows) or (not rows and _extends(each)),
+        else sum(bytes_of_blocks(status) for status in _statuses(each)),
+        compiled=any(row.endswith(_EXTENSIONS) for row in rows)
+        or (not rows and _has_extensions(each)),
         truncated=truncated,
         shared=tuple(sorted(shared)),
-        was=_was(each) if each.state is RecordState.TILDE else None,
+        was=_name_before_removal(each) if each.state is RecordState.TILDE else None,
     )
 
 
@@ -155,75 +157,32 @@ def _statuses(each: Distribution) -> Iterator[os.stat_result]:
             continue
 
 
-def _tree(place: str) -> int:
+def _bytes_below(place: str) -> int:
     """Bytes of blocks below a path, or of the file that it is."""
     try:
-        total = os.lstat(place).st_blocks * _BLOCK
+        total = bytes_of_blocks(os.lstat(place))
     except OSError:
         return 0
     for parent, directories, files in os.walk(place):
         for name in (*directories, *files):
             try:
-                total += os.lstat(os.path.join(parent, name)).st_blocks * _BLOCK
+                total += bytes_of_blocks(os.lstat(os.path.join(parent, name)))
             except OSError:
                 continue
     return total
 
 
-def _extends(each: Distribution) -> bool:
+def _has_extensions(each: Distribution) -> bool:
     """Whether a distribution without RECORD has extension modules, by its own name's directory."""
     names = {each.name.replace("-", "_"), each.name}
     for name in names:
         for _, _, files in os.walk(os.path.join(each.location, name)):
-            if any(file.endswith(_EXTENSION) for file in files):
+            if any(file.endswith(_EXTENSIONS) for file in files):
                 return True
     return False
 
 
-def _was(left: Distribution) -> tuple[str, str] | None:
+def _name_before_removal(left: Distribution) -> tuple[str, str] | None:
     """Name and version in the metadata of a ``~name-1.0.dist-info``."""
-    name = version = ""
-    try:
-        with open(
-            os.path.join(left.metadata, "METADATA"), encoding="utf-8", errors="replace"
-        ) as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.lower() == "name":
-                    name = canonicalize_name(value.strip())
-                elif key.lower() == "version":
-                    version = value.strip()
-                if line == "\n":
-                    break
-    except OSError:
-        return None
-    return (name, version) if name and version else None
-
-
-def _written_version(file: str) -> str:
-    try:
-        with open(file, encoding="utf-8") as handle:
-            tree = ast.parse(handle.read())
-    except (OSError, SyntaxError, ValueError):
-        return ""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            for target in node.targets:
-                if isinstance(target, ast.Name) and target.id == "__version__":
-                    return str(node.value.value)
-    return ""
-
-
-def _first_line(file: str) -> str:
-    try:
-        with open(file, encoding="utf-8", errors="replace") as handle:
-            return handle.readline().strip()
-    except OSError:
-        return ""
-
-
-def _listing(location: str) -> list[str]:
-    try:
-        return sorted(os.listdir(location))
-    except OSError:
-        return []
+    name, version, _ = inventory.core_metadata(os.path.join(left.metadata, "METADATA"))
+    return (canonicalize_name(name), version) if name and version else None

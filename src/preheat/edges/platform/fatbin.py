@@ -34,14 +34,14 @@ def device_code(libraries: Iterable[Path]) -> DeviceCode:
                 library.open("rb") as file,
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
             ):
-                found |= _in(data)
+                found |= _code_in(data)
         except (OSError, ValueError):
             continue
     return found
 
 
 def device_code_of_wheel(wheel: Path) -> DeviceCode:
-    """The same of the libraries in a wheel.
+    """What the shared libraries in a wheel hold for GPUs, together.
 
     Raises:
         InstallError: it is no wheel.
@@ -51,13 +51,13 @@ def device_code_of_wheel(wheel: Path) -> DeviceCode:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if name.endswith(".so"):
-                    found |= _in(archive.read(name))
+                    found |= _code_in(archive.read(name))
     except (OSError, zipfile.BadZipFile) as error:
         raise InstallError(f"{wheel.name} is not a whole wheel: {error}") from error
     return found
 
 
-def _in(data: bytes | mmap.mmap) -> DeviceCode:
+def _code_in(data: bytes | mmap.mmap) -> DeviceCode:
     entries = list(_entries(data))
     return DeviceCode(
         cubins=frozenset(code for kind, code in entries if kind == _CUBIN),

@@ -6,7 +6,6 @@ engine does not see system site-packages behind a venv.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from preheat.decisions.identity import digest
-from preheat.edges.disk.atomic import temporary_name
+from preheat.edges.disk.atomic import write_if_possible
 from preheat.edges.platform import records
 from preheat.edges.platform.records_pool import compared
 from preheat.words.platform import Distribution, RecordState
@@ -100,14 +99,7 @@ class Memory:
         if not self.keeps:
             return
         document = {"stamp": _stamp(location), "distributions": list(map(asdict, distributions))}
-        staged = temporary_name(self._file(location))
-        try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            staged.write_text(json.dumps(document), encoding="utf-8")
-            staged.replace(self._file(location))
-        except OSError:
-            with contextlib.suppress(OSError):
-                staged.unlink()
+        write_if_possible(self._file(location), json.dumps(document))
 
     def _file(self, location: str) -> Path:
         return self.place / f"{digest(location)[:16]}.json"
@@ -142,7 +134,7 @@ def truncated(distribution: Distribution) -> tuple[str, ...]:
         # Debian strips symbols after RECORD is made: dpkg's database is the truth there.
         return ()
     wrong = []
-    rewritten = _installer(distribution) == "conda"
+    rewritten = installer(distribution) == "conda"
     for row, size in _read_record(os.path.join(distribution.metadata, "RECORD")) or ():
         if size is None or row.startswith(".."):
             continue
@@ -155,12 +147,13 @@ def truncated(distribution: Distribution) -> tuple[str, ...]:
     return tuple(wrong[:_MISSING_SHOWN])
 
 
-def _installer(distribution: Distribution) -> str:
+def installer(distribution: Distribution) -> str:
     """Who installed it, by the file of that name (PEP 376); empty where nobody says."""
+    file = os.path.join(distribution.metadata, "INSTALLER")
     try:
-        with open(os.path.join(distribution.metadata, "INSTALLER"), encoding="utf-8") as file:
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError):
+        with open(file, encoding="utf-8", errors="replace") as handle:
+            return handle.readline().strip()
+    except OSError:
         return ""
 
 
@@ -215,9 +208,7 @@ def _in_directory(location: str) -> Iterator[Distribution]:
         return
     infos = [entry for entry in entries if entry.endswith(".dist-info")]
     with compared(location, infos) as answer:
-        metadata = {
-            name: _read_metadata(os.path.join(location, name, "METADATA")) for name in infos
-        }
+        metadata = {name: core_metadata(os.path.join(location, name, "METADATA")) for name in infos}
         missing = answer()
     for entry in entries:
         place = os.path.join(location, entry)
@@ -274,7 +265,7 @@ def _dist_info(
 def _egg_info(place: str, location: str) -> Distribution | None:
     """Setuptools' older form, which Debian uses: a directory or one file, never with a RECORD."""
     source = os.path.join(place, "PKG-INFO") if os.path.isdir(place) else place
-    name, version, requires = _read_metadata(source)
+    name, version, requires = core_metadata(source)
     if not name or not version:
         return None
     return Distribution(
@@ -287,7 +278,7 @@ def _egg_info(place: str, location: str) -> Distribution | None:
     )
 
 
-def _read_metadata(file: str) -> tuple[str | None, str | None, tuple[str, ...]]:
+def core_metadata(file: str) -> tuple[str | None, str | None, tuple[str, ...]]:
     """Name, version and ``Requires-Dist`` of a core metadata file.
 
     Read line by line: an e-mail parser takes a third of a millisecond for each of hundreds.

@@ -13,7 +13,7 @@ from preheat.words.platform import Accelerator, Gpu
 
 _LIBRARY = "libnvidia-ml.so.1"
 # NVML_DEVICE_NAME_V2_BUFFER_SIZE, the longest of its texts.
-_TEXT = 96
+_TEXT_BYTES = 96
 
 
 class _RefusedError(Exception):
@@ -78,8 +78,8 @@ def _memory(library: ctypes.CDLL, device: ctypes.c_void_p) -> int:
 
 
 def _text(library: ctypes.CDLL, function: str, *subject: ctypes.c_void_p) -> str:
-    buffer = ctypes.create_string_buffer(_TEXT)
-    _call(library, function, *subject, buffer, ctypes.c_uint(_TEXT))
+    buffer = ctypes.create_string_buffer(_TEXT_BYTES)
+    _call(library, function, *subject, buffer, ctypes.c_uint(_TEXT_BYTES))
     return buffer.value.decode(errors="replace")
 
 

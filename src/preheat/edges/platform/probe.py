@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from preheat.edges.platform import inventory
 from preheat.edges.platform.nvml import read_accelerator
+from preheat.edges.platform.version_file import constants_in
 from preheat.edges.process.environment import without_layers
 from preheat.words.errors import PlatformError
 from preheat.words.platform import Accelerator, Interpreter, Platform, Torch
@@ -60,7 +61,8 @@ print("preheat-probe:" + repr(dict(
     path=path, sites=sites, markers=markers,
 )))
 """
-_SUPPORTED = (3, 10)
+_OLDEST_PYTHON = (3, 10)
+_TIMEOUT_SECONDS = 60.0
 
 
 def probe(executable: str, memory: inventory.Memory | None = None) -> Platform:
@@ -91,7 +93,7 @@ def probe(executable: str, memory: inventory.Memory | None = None) -> Platform:
 
 
 def ask_interpreter(executable: str) -> Interpreter:
-    """Runs the interpreter once, with bytecode writing off, and takes its own word for it.
+    """Runs the interpreter once, with bytecode writing off, and returns what it says of itself.
 
     Raises:
         PlatformError: it cannot be run, or is older than Python 3.10.
@@ -102,7 +104,7 @@ def ask_interpreter(executable: str) -> Interpreter:
 
 @contextlib.contextmanager
 def _asked(executable: str) -> Iterator[subprocess.Popen[str]]:
-    """The question on its way; nothing of it is left running in the end."""
+    """The interpreter's process while it answers; it has ended afterwards."""
     try:
         elsewhere = tempfile.gettempdir()
     except OSError as error:
@@ -145,7 +147,7 @@ def _likely_sites(executable: str) -> list[str]:
 
 def _interpreter(executable: str, process: subprocess.Popen[str]) -> Interpreter:
     try:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise _unusable(executable, error) from error
     line = next((text for text in stdout.splitlines() if text.startswith("preheat-probe:")), None)
@@ -157,7 +159,7 @@ def _interpreter(executable: str, process: subprocess.Popen[str]) -> Interpreter
         )
     facts = ast.literal_eval(line.partition(":")[2])
     major, minor = (int(part) for part in facts["version"].split(".")[:2])
-    if (major, minor) < _SUPPORTED:
+    if (major, minor) < _OLDEST_PYTHON:
         raise PlatformError(
             f"{executable} is Python {facts['version']}; preheat needs 3.10 or newer",
             hint="name another interpreter with --python",
@@ -173,26 +175,8 @@ def _interpreter(executable: str, process: subprocess.Popen[str]) -> Interpreter
 def read_torch(path: tuple[str, ...]) -> Torch | None:
     """Torch's version and CUDA, read from the ``version.py`` that its build writes."""
     for entry in path:
-        try:
-            with open(os.path.join(entry, "torch", "version.py"), encoding="utf-8") as file:
-                tree = ast.parse(file.read())
-        except (OSError, SyntaxError):
-            continue
-        found = dict(_constants(tree))
+        found = constants_in(os.path.join(entry, "torch", "version.py"))
         if found.get("__version__"):
             cuda = found.get("cuda")
             return Torch(version=str(found["__version__"]), cuda=str(cuda) if cuda else None)
     return None
-
-
-def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
-    for node in tree.body:
-        targets: list[ast.expr] = []
-        if isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        elif isinstance(node, ast.Assign):
-            targets = node.targets
-        value = getattr(node, "value", None)
-        for target in targets:
-            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-                yield target.id, value.value

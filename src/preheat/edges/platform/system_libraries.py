@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from glob import glob
 
+from preheat.decisions.stand_ins import stem_of
+from preheat.edges.disk.files import bytes_of_blocks
 from preheat.edges.platform import inventory
 from preheat.edges.process.environment import SYSTEM
 from preheat.words.examination import Installed, SystemLibraries
@@ -17,9 +18,7 @@ _PLACES = (
     "usr/lib/*-linux-gnu",
     "usr/lib64",
 )
-_LIBRARY = re.compile(r"(lib[\w-]+)\.so((?:\.\d+)*)")
 _DPKG = "var/lib/dpkg/info"
-_BLOCK = 512
 
 
 def system_libraries(
@@ -39,7 +38,7 @@ def system_libraries(
         # A wheel's own directory on LD_LIBRARY_PATH is the wheel.
         if real in found or any(real.startswith(site + os.sep) for site in own):
             continue
-        here = _in(place, wheels, root)
+        here = _shared_names(place, wheels)
         if here is not None:
             found[real] = SystemLibraries(
                 directory=place,
@@ -57,17 +56,17 @@ def _of_wheels(installed: Iterable[Installed]) -> Iterator[str]:
         if each.visible and each.distribution.name.startswith("nvidia-"):
             for row in inventory.files(each.distribution):
                 name = row.rpartition("/")[2]
-                if _LIBRARY.fullmatch(name):
+                if stem_of(name):
                     yield name
 
 
-def _in(
-    place: str, wheels: frozenset[str], root: str
+def _shared_names(
+    place: str, wheels: frozenset[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...], int] | None:
     """Names that both have, the real files of those libraries, and their bytes."""
-    stems = {_stem(name) for name in wheels}
+    stems = {stem_of(name) for name in wheels}
     try:
-        names = sorted(n for n in os.listdir(place) if _stem(n) in stems)
+        names = sorted(n for n in os.listdir(place) if stem_of(n) in stems)
     except OSError:
         return None
     real: dict[tuple[int, int], str] = {}
@@ -80,15 +79,10 @@ def _in(
             continue
         if (status.st_dev, status.st_ino) not in real:
             real[status.st_dev, status.st_ino] = os.path.realpath(file)
-            size += status.st_blocks * _BLOCK
+            size += bytes_of_blocks(status)
     if not real:
         return None
     return tuple(n for n in names if n in wheels), tuple(sorted(real.values())), size
-
-
-def _stem(name: str) -> str:
-    match = _LIBRARY.fullmatch(name)
-    return match[1] if match else ""
 
 
 def _owners(files: Iterable[str], root: str) -> tuple[str, ...]:

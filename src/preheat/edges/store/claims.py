@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preheat.edges.disk.atomic import filesystem_time
-from preheat.edges.store.leases import STARTS_LAST, Leases
+from preheat.edges.store.leases import START_LEASE_SECONDS, Leases
 from preheat.lease import Lease
 
-_FIRST_LOOK = 0.05
-_LONGEST_PAUSE = 1.0
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,14 @@ class Claims:
         """
         file = self.directory / key
         begin = time.monotonic()
-        pause = _FIRST_LOOK
+        pause = _FIRST_PAUSE_SECONDS
         while not self._take(file):
             if not wait(time.monotonic() - begin):
                 yield False
                 return
             # Jitter, so that a fleet does not ask a volume in step.
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-            pause = min(_LONGEST_PAUSE, pause * 1.5)
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
         try:
             yield True
         finally:
@@ -96,7 +96,7 @@ class Claims:
         except FileExistsError:
             return False
         except OSError:
-            # A volume that takes no claim gets the work done all the same.
+            # Where a volume takes no claim, the work is done without one.
             return True
         try:
             with contextlib.suppress(OSError):
@@ -110,10 +110,10 @@ class Claims:
         if holder is None:
             return False
         if holder:
-            return not self.leases.goes_on(holder)
+            return not self.leases.is_renewing(holder)
         try:
             # Its maker died between creating and writing it.
-            return filesystem_time(self.directory) - file.stat().st_mtime > STARTS_LAST
+            return filesystem_time(self.directory) - file.stat().st_mtime > START_LEASE_SECONDS
         except OSError:
             return False
 

@@ -17,12 +17,12 @@ from preheat.lease import Lease
 EVERYTHING = "*"
 """Held by a start that does not know yet which layers it will use."""
 
-STARTS_LAST = 60.0
-"""Seconds without a sign of life after which a start on another machine counts as dead, and one
-on this machine as hung."""
+START_LEASE_SECONDS = 60.0
+"""Without a sign of life for that long, a start on another machine counts as dead, and one on this
+machine as hung."""
 
-# A lease that is being written has no lines yet, for less than a second.
-_UNWRITTEN = 60.0
+# A lease has no lines while it is being written, which takes less than a second.
+_UNWRITTEN_LEASE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class Leases:
         self._machine = lease.identity()[0]
 
     @contextlib.contextmanager
-    def held(self, names: Iterable[str], lasts: float = STARTS_LAST) -> Iterator[Lease]:
+    def held(self, names: Iterable[str], lasts: float = START_LEASE_SECONDS) -> Iterator[Lease]:
         """A lease of our own for the length of a start, renewed as long as it goes on.
 
         Raises:
@@ -65,15 +65,15 @@ class Leases:
         holder = self._read(name)
         return holder is not None and self._lives(name, holder)
 
-    def goes_on(self, name: str) -> bool:
-        """Whether that holder lives and renews its lease: who hangs does not."""
+    def is_renewing(self, name: str) -> bool:
+        """Whether that holder lives and renews its lease, which one that hangs does not."""
         holder = self._read(name)
         if holder is None or not self._lives(name, holder):
             return False
         return filesystem_time(self._directory) - holder.renewed <= holder.lasts
 
     def names(self, *, besides: str = "") -> frozenset[str]:
-        """What living holders hold, but for the lease of that name."""
+        """What living holders hold, except by the lease of that name."""
         found: set[str] = set()
         for name in self._all():
             holder = self._read(name) if name != besides else None
@@ -121,7 +121,7 @@ class Leases:
             return _Holder(
                 machine=self._machine if ours else "",
                 process=process,
-                lasts=_UNWRITTEN,
+                lasts=_UNWRITTEN_LEASE_SECONDS,
                 names=(EVERYTHING,),
                 renewed=renewed,
             )

@@ -46,16 +46,16 @@ _HEADER = struct.Struct("<II")
 _FOOTER = struct.Struct("<32sQ8s")
 _MAGIC = b"PREHEAT1"
 # One read gets the index of all but the largest layers.
-_TAIL = 64 << 10
+_TAIL_BYTES = 64 << 10
 # Some megabytes keep every processor busy, and a volume's latency small beside the transfer.
-_FRAME = 4 << 20
+_FRAME_BYTES = 4 << 20
 # What is larger is not held in memory unpacked.
-_IN_MEMORY = 4 * _FRAME
+_IN_MEMORY_BYTES = 4 * _FRAME_BYTES
 # The level that zstd has by itself: 782 MB in 2.4 s, to 27 %.
-_LEVEL = 3
+_ZSTD_LEVEL = 3
 # A volume answers several at once; more of them than processors hide its latency.
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class _Entry:
 
 
 def write_pack(layer: Path, facts: LayerFacts, file: BinaryIO) -> PackIndex:
-    """Packs a layer into a file that is open for writing; whoever calls makes it last.
+    """Packs a layer into a file that is open for writing; the caller syncs it.
 
     Raises:
         OSError: the disk refuses.
@@ -106,7 +106,7 @@ def read_index(file: Path) -> PackIndex:
     try:
         with file.open("rb") as handle:
             size = handle.seek(0, os.SEEK_END)
-            tail = _last(handle, size, min(size, _TAIL))
+            tail = _last(handle, size, min(size, _TAIL_BYTES))
             if len(tail) < _FOOTER.size:
                 raise _damaged(file, "it is too short")
             digest, length, magic = _FOOTER.unpack(tail[-_FOOTER.size :])
@@ -186,7 +186,7 @@ def _groups(layer: Path, without: Collection[str]) -> Iterator[Sequence[_Entry]]
     group: list[_Entry] = []
     size = 0
     for entry in files:
-        if group and size + entry.status.st_size > _FRAME:
+        if group and size + entry.status.st_size > _FRAME_BYTES:
             yield group
             group, size = [], 0
         group.append(entry)
@@ -209,7 +209,7 @@ def _compressed(layer: Path) -> Callable[[Sequence[_Entry]], tuple[bytes, int, i
     def compressed(entries: Sequence[_Entry]) -> tuple[bytes, int, int]:
         """A frame, the bytes of the tar in it, and how many entries that holds."""
         raw = io.BytesIO()
-        with zstd.ZstdFile(raw, "w", level=_LEVEL) as frame:
+        with zstd.ZstdFile(raw, "w", level=_ZSTD_LEVEL) as frame:
             # A stream, so that a large file is never in memory unpacked.
             with tarfile.open(
                 mode="w|",
@@ -292,7 +292,7 @@ class _Unpacking:
         at, left = frame.offset, frame.length
         while left > 0:
             try:
-                part = os.pread(self.handle, min(left, _CHUNK), at)
+                part = os.pread(self.handle, min(left, _CHUNK_BYTES), at)
             except OSError as error:
                 raise _unreadable(self.file, error) from error
             if not part:
@@ -302,7 +302,7 @@ class _Unpacking:
         return b"".join(parts)
 
     def _tar(self, data: bytes, frame: Frame) -> tarfile.TarFile:
-        small = frame.unpacked <= _IN_MEMORY
+        small = frame.unpacked <= _IN_MEMORY_BYTES
         if small:
             # No more than it was, whatever the frame would grow to.
             content = zstd.ZstdDecompressor().decompress(data, max_length=frame.unpacked)
@@ -337,7 +337,7 @@ class _Unpacking:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.open(self.target / member.name, flags, member.mode & 0o777)
         try:
-            while content is not None and (part := content.read(_CHUNK)):
+            while content is not None and (part := content.read(_CHUNK_BYTES)):
                 while part:
                     part = part[os.write(file, part) :]
             os.utime(file, (member.mtime, member.mtime))

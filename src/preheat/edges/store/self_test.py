@@ -1,4 +1,4 @@
-"""Tries a store: makes one file, locks it twice, links it once, and removes it."""
+"""Tests a store's filesystem: makes one file, locks it twice, links it once, and removes it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import sys
 import uuid
 from pathlib import Path
 
+from preheat.edges.disk.volumes import mount_point
 from preheat.words.examination import Locking, Trial
 
 NAME = ".preheat-doctor-"
 """How the file's name begins; it is gone when the trial is over."""
 
-_REFUSED = 3
+_EXIT_LOCK_REFUSED = 3
 # In a process of its own: some filesystems keep their locks by process.
 _TRY = f"""
 import errno, fcntl, sys
@@ -26,9 +27,9 @@ with open(sys.argv[1], "r+b") as file:
     except BlockingIOError:
         sys.exit(1)
     except OSError:
-        sys.exit({_REFUSED})
+        sys.exit({_EXIT_LOCK_REFUSED})
 """
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 def try_store(root: Path) -> Trial:
@@ -36,26 +37,24 @@ def try_store(root: Path) -> Trial:
     place = root
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
-    mount = place
-    while not os.path.ismount(mount) and mount != mount.parent:
-        mount = mount.parent
+    mount = mount_point(place)
     if not place.is_dir():
-        return Trial(place=str(place), mount=str(mount), error=errno.ENOTDIR)
+        return Trial(place=str(place), mount=mount, error=errno.ENOTDIR)
     file = place / f"{NAME}{uuid.uuid4().hex}"
     try:
         descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except OSError as error:
-        return Trial(place=str(place), mount=str(mount), error=error.errno or errno.EIO)
+        return Trial(place=str(place), mount=mount, error=error.errno or errno.EIO)
     try:
         # Some filesystems take the name and refuse the bytes.
         try:
             os.write(descriptor, b"preheat doctor\n")
             os.fsync(descriptor)
         except OSError as error:
-            return Trial(place=str(place), mount=str(mount), error=error.errno or errno.EIO)
+            return Trial(place=str(place), mount=mount, error=error.errno or errno.EIO)
         return Trial(
             place=str(place),
-            mount=str(mount),
+            mount=mount,
             locking=_locking(descriptor, file),
             links=_links(file),
         )
@@ -88,7 +87,7 @@ def _other_process(file: Path) -> int:
         [sys.executable, "-I", "-S", "-B", "-c", _TRY, str(file)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=_PATIENCE,
+        timeout=_TIMEOUT_SECONDS,
         check=False,
     ).returncode
 

@@ -6,10 +6,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
+from preheat.decisions.entry_points import scripts_in
+from preheat.edges.disk.files import bytes_of_blocks
 from preheat.edges.platform import inventory
 from preheat.edges.process import group
 from preheat.edges.process.environment import without_layers
@@ -19,8 +20,6 @@ from preheat.words.errors import DiskFull, InstallError
 from preheat.words.lock import Contents, Locked
 from preheat.words.platform import Interpreter, RecordState
 from preheat.words.stand_in import Link
-
-_SCRIPTS = ("console_scripts", "gui_scripts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +148,7 @@ def _shares(place: Path, count: int) -> list[bytes]:
 
 
 def is_hollow(place: Path) -> bool:
-    """Whether files in a cache are empty that never are.
+    """Whether the metadata of a wheel in a cache is empty, which no wheel's is.
 
     On a network filesystem a full quota may answer the closing of a file, and not the writing;
     the engine does not look at that answer.
@@ -170,7 +169,7 @@ def measure(place: Path) -> Measured:
         if status.st_ino in seen:
             continue
         seen.add(status.st_ino)
-        disk += status.st_blocks * 512
+        disk += bytes_of_blocks(status)
         if entry.is_file(follow_symlinks=False) and not bytecode:
             payload += status.st_size
             files += 1
@@ -199,12 +198,8 @@ def _rewritten(path: str) -> bool:
 
 
 def _entry_points(file: Path) -> Iterator[tuple[str, str]]:
-    parser = ConfigParser(delimiters=("=",), strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
     try:
-        parser.read_string(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError:
         return
-    for section in _SCRIPTS:
-        if parser.has_section(section):
-            yield from parser.items(section)
+    yield from scripts_in(text)

@@ -22,7 +22,7 @@ from preheat.words.building import DeviceCode, Provenance, Target
 from preheat.words.lock import Archive
 
 _FACTS = "provenance.json"
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ def sha256_of(file: Path) -> str:
     """Of the file's bytes."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
+        while chunk := handle.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
