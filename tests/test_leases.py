@@ -112,7 +112,7 @@ def test_a_lease_ends_with_its_process_however_that_ends(tmp_path: Path) -> None
     found = Leases(tmp_path)
     with holder(tmp_path, "a", "b") as (process, name):
         assert found.lives(name)
-        assert found.goes_on(name)
+        assert found.is_renewing(name)
         assert found.names() == {"a", "b"}
         assert found.names(besides=name) == frozenset()
         process.kill()
@@ -191,16 +191,16 @@ def test_who_hangs_lives_and_does_not_go_on(tmp_path: Path) -> None:
     found = Leases(tmp_path)
     with holder(tmp_path, "a", lasts=0.4) as (process, name):
         time.sleep(1.2)
-        assert found.goes_on(name)
+        assert found.is_renewing(name)
         process.send_signal(signal.SIGSTOP)
         until = time.monotonic() + 10
-        while found.goes_on(name):
+        while found.is_renewing(name):
             assert time.monotonic() < until
             time.sleep(0.05)
         assert found.lives(name)
         process.send_signal(signal.SIGCONT)
         until = time.monotonic() + 10
-        while not found.goes_on(name):
+        while not found.is_renewing(name):
             assert time.monotonic() < until
             time.sleep(0.05)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def activate(layers: Sequence[str], sites: Sequence[str], hooked: Sequence[str] = ()) -> list[str]:
+def activate(
+    layers: Sequence[str], sites: Sequence[str], with_pth: Sequence[str] = ()
+) -> list[str]:
     """Puts layers before the first of the platform's site directories, in their order.
 
     ``site.addsitedir`` would append, and the platform's numpy would win over the layer's.
@@ -23,7 +25,7 @@ def activate(layers: Sequence[str], sites: Sequence[str], hooked: Sequence[str] 
     Args:
         layers: directories, the first one wins.
         sites: the platform's site directories, as they were when the layers were proved.
-        hooked: those of the layers that hold ``.pth`` files.
+        with_pth: those of the layers that hold ``.pth`` files.
 
     Returns:
         The directories that were put on the path, ``.pth`` lines included.
@@ -37,7 +39,7 @@ def activate(layers: Sequence[str], sites: Sequence[str], hooked: Sequence[str] 
     new = [layer for layer in layers if layer not in sys.path]
     where = min(places, default=len(sys.path))
     sys.path[where:where] = new
-    for layer in hooked:
+    for layer in with_pth:
         if layer in new:
             new += _process_pth(layer)
     return new
@@ -62,10 +64,10 @@ def _process_pth(layer: str) -> list[str]:
 
 
 def as_sitecustomize(here: str) -> None:
-    """What a child does at its start: activates, if it is the same Python, then goes on.
+    """Activates in a child at its start, if it is the Python that the layers were made for.
 
-    ``here`` holds ``path``, lines of ``kind value``: the cache tag, sites, layers and hooked
-    layers. Another interpreter, or one without these sites, starts as if nothing were there.
+    ``here`` holds ``path``, lines of ``kind value``: the cache tag, sites, layers, and those with
+    ``.pth`` files (``hooked``). Any other interpreter, or one without these sites, starts as usual.
     """
     facts: dict[str, list[str]] = {"tag": [], "site": [], "layer": [], "hooked": []}
     try:
@@ -78,7 +80,7 @@ def as_sitecustomize(here: str) -> None:
             activate(facts["layer"], facts["site"], facts["hooked"])
         shared = os.environ.get("PREHEAT_INTERNAL_LEASE")
         if shared and facts["layer"] and facts["layer"][0] in sys.path:
-            # Whoever uses layers on a shared volume shows other machines that it lives.
+            # Other machines see that this process lives by its lease on the shared volume.
             lease = __import__("_preheat_lease")
             lease.keep_renewing(shared, lease.USE_LEASE_SECONDS)
     except (OSError, LookupError):

@@ -1,8 +1,8 @@
-"""Leases: small files that say which process, on which machine, is at work or uses something.
+"""Leases: small files that say which process, on which machine, is starting or uses layers.
 
 This file stands alone, since the warm start takes a lease too. Whether a holder lives is told by
-the process table where it is ours; by its lock on the file where the kernel is the same and the
-filesystem is local; else by the file's time, which a holder on a shared volume renews.
+the process table if that is ours; by its lock on the file if the kernel is ours and the filesystem
+local; else by the file's time, which a holder on a shared volume renews.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ def take(directory: str, names: Iterable[str], lasts: float) -> Lease:
 
 
 def _new_name() -> str:
-    """A name that tells the holder too: a power loss may leave the file without its lines."""
+    """A name that tells the holder too, since a power loss may leave the file empty."""
     machine, process = identity()
     return f"{os.urandom(6).hex()}-{machine_number(machine)}-{process.replace(':', '-')}"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name is one that a lease was given: nothing else in a store is ours to remove."""
+    """Whether a name has the form of a lease's; nothing else in a store is ours to remove."""
     parts = name.split("-")
     shape = [len(part) for part in parts[:2]]
     known = set("0123456789abcdef-")
@@ -95,14 +95,14 @@ def is_ours(name: str) -> bool:
 
 
 def machine_number(machine: str) -> str:
-    """A machine in eight characters."""
+    """A checksum of a machine's identity, in eight characters."""
     import binascii
 
     return f"{binascii.crc32(machine.encode()):08x}"
 
 
 def holder_in(name: str) -> tuple[str, str]:
-    """The machine's number and the process that a lease's name tells; empty where it does not."""
+    """The machine's number and the process in a lease's name; empty if it has none."""
     parts = name.split("-")
     return (parts[1], ":".join(parts[2:])) if len(parts) > 2 else ("", "")
 
@@ -126,7 +126,7 @@ class Lease:
 
     Attributes:
         file: its path.
-        name: what others know it by.
+        name: of the file.
     """
 
     __slots__ = ("_descriptor", "_lasts", "_names", "_released", "file", "name")
@@ -141,13 +141,13 @@ class Lease:
 
     @classmethod
     def none(cls) -> Lease:
-        """A lease on nothing, where none can be written."""
+        """A lease on nothing, for a store that cannot be written."""
         made = cls("", -1, 0.0)
         made._released = True
         return made
 
     def outlive_exec(self) -> None:
-        """Keeps the lock over an exec: what this process becomes holds the lease on."""
+        """Keeps the lock over an exec: the program that follows holds the lease."""
         if not self._released:
             os.set_inheritable(self._descriptor, True)
 

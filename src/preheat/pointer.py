@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 FORMAT = 4
 UNPACK = "its layers are packed, and not unpacked on this machine yet"
-"""Why a start is not warm where that is all it lacks."""
+"""The reason of a start that is not warm only because its layers have to be unpacked."""
 PENDING_REMOVAL = "pending_removal"
-"""In a store: the lease of a collector, and the layers that it is about to take away."""
+"""The file in a store that names a collector's lease and the layers that it is about to remove."""
 
-# Where things are: the pointer itself says that of its layers.
+# They say where things are, which the pointer itself says of its layers.
 _NOT_COMPARED = (
     "PREHEAT_MANIFEST",
     "PREHEAT_PYTHON",
@@ -41,7 +41,7 @@ def running() -> tuple[str, str, str | None]:
 def examine(
     manifest: str, store: str | None = None, interpreter: tuple[str, str, str | None] | None = None
 ) -> tuple[dict[str, Any] | None, str]:
-    """The pointer that was found, and why the next start is not warm; empty if it is.
+    """The pointer, and the reason why the next start is not warm; an empty reason if it is.
 
     Args:
         manifest: absolute path.
@@ -49,7 +49,7 @@ def examine(
         interpreter: whose start it is, as ``running`` spells it; by default the running one's.
 
     Returns:
-        No pointer where the start is cold; one where all that it lacks is to unpack.
+        No pointer if the start is cold; one if its layers only have to be unpacked.
     """
     version, prefix, cache_tag = interpreter or running()
     try:
@@ -110,7 +110,7 @@ def pack_pointer(facts: Mapping[str, Any]) -> bytes:
 
 
 def note(facts: Mapping[str, Any], *, warm: bool = True) -> None:
-    """Adds such a start to the store's history, and stamps the pointer with its last use."""
+    """Adds a start to the store's history, and stamps the pointer with its last use."""
     was = "true" if warm else "false"
     line = f'{{"started":{time.time():.3f},"warm":{was},{facts["history"]}\n'
     try:
@@ -123,9 +123,9 @@ def note(facts: Mapping[str, Any], *, warm: bool = True) -> None:
 
 
 def settings_in(environment: Mapping[str, str]) -> dict[str, int]:
-    """The ``PREHEAT_*`` variables that a start depends on, sealed; not where things are."""
+    """Hashes of the ``PREHEAT_*`` variables that a start depends on; not of those for places."""
     return {
-        name: seal(os.fsencode(value))
+        name: hash_of(os.fsencode(value))
         for name, value in environment.items()
         if name.startswith("PREHEAT_")
         and name not in _NOT_COMPARED
@@ -133,8 +133,8 @@ def settings_in(environment: Mapping[str, str]) -> dict[str, int]:
     }
 
 
-def seal(data: bytes) -> int:
-    """Tells values apart without keeping them: an index address may hold credentials.
+def hash_of(data: bytes) -> int:
+    """A hash that tells values apart without keeping them: an index address may hold credentials.
 
     Integers hash alike in every process, and a tuple of them costs no import.
     """
@@ -171,8 +171,8 @@ def site_state(site: str) -> tuple[int, list[str]]:
 
 
 def _differences(facts: Mapping[str, Any], text: bytes) -> Iterator[str]:
-    """What is not as the pointer's start left it, the cheapest look first."""
-    if facts["manifest"] != seal(text):
+    """What has changed since the pointer's start, what is found out most cheaply first."""
+    if facts["manifest"] != hash_of(text):
         yield "the manifest has changed"
     if facts["expires"] < time.time():
         yield "the last start did not get everything, and it is time to try again"
@@ -238,7 +238,7 @@ def _stated_store(text: bytes) -> str | None:
 
 
 def pending_removal(store: str) -> list[str]:
-    """Layers that a collector is about to take away."""
+    """Digests of layers that a collector is about to remove."""
     try:
         with open(os.path.join(store, PENDING_REMOVAL), encoding="utf-8") as file:
             return file.read().split("\n")[1:]
@@ -249,7 +249,7 @@ def pending_removal(store: str) -> list[str]:
 def first_gone(facts: Mapping[str, Any]) -> str:
     """The first of a start's layers that is not there; empty where all are.
 
-    What children start with counts too where the layers are packed: it is unpacked after them.
+    Where layers are packed, what children start with counts too: it is on the local disk as well.
     """
     places = [*facts["layers"], facts["bootstrap"]] if facts["local"] else facts["layers"]
     return next((place for place in places if place and not os.path.isdir(place)), "")

@@ -1,9 +1,9 @@
 """The start of a worker: warm in milliseconds, or cold in a child process.
 
-A warm start follows the pointer that the last start left: same manifest, same interpreter, same
-platform, same driver, layers still there; then the layers go on the path. It starts no process,
-asks no network, and imports nothing that a bare interpreter has not loaded, which is why values
-are slotted classes written by hand here and not dataclasses.
+A warm start follows the pointer that the last start left, if manifest, interpreter, platform and
+driver are unchanged and the layers are still there; then the layers go on the path. It starts no
+process, asks no network, and imports nothing that a bare interpreter has not loaded, which is why
+values are slotted classes written by hand here and not dataclasses.
 
 A cold start runs in a child, so that the worker's own process never holds a module, of preheat's
 dependencies or a platform's, that a layer is about to shadow.
@@ -150,10 +150,10 @@ def warm(
         ready = Ready(facts, warm=True)
     else:
         asked = ["--retry"] if retry else [] if why == UNPACK else ["--cold"]
-        facts, lease = _go_cold_and_hold(file, named, deadline, asked)
+        facts, lease = _start_cold_and_hold(file, named, deadline, asked)
         ready = Ready(facts, warm=False)
     atexit.register(lease.release)
-    _enter(ready, facts)
+    _activate_here(ready, facts)
     ready.seconds = time.perf_counter() - begin
     if not ready.ok:
         raise required_error(facts["packages"], hint=f"the whole report: {ready.report}")
@@ -161,9 +161,9 @@ def warm(
 
 
 def hold(facts: Mapping[str, Any]) -> Lease | None:
-    """A lease on a start's layers, so that no collector takes them; None where one is going.
+    """A lease on a start's layers, so that no collector removes them; None if one is being removed.
 
-    First the lease, then the look at what is marked to go: a collector does it the other way
+    First the lease, then the look at what is marked for removal: a collector does it the other way
     round, so one of the two always sees the other.
     """
     layers = [os.path.basename(layer) for layer in facts["layers"]]
@@ -172,8 +172,8 @@ def hold(facts: Mapping[str, Any]) -> Lease | None:
     except OSError:
         # A store that cannot be written can still be started from.
         lease = Lease.none()
-    going = pending_removal(facts["local"] or facts["store"])
-    if any(layer in layers for layer in going) or first_gone(facts):
+    pending = pending_removal(facts["local"] or facts["store"])
+    if any(layer in layers for layer in pending) or first_gone(facts):
         lease.release()
         return None
     if facts["shared"] and lease.file:
@@ -189,12 +189,12 @@ def _find_manifest() -> str:
     return "preheat.toml" if os.path.exists("preheat.toml") else "pyproject.toml"
 
 
-def _enter(ready: Ready, facts: Mapping[str, Any]) -> None:
-    """Activates in this process, and makes its children do the same."""
+def _activate_here(ready: Ready, facts: Mapping[str, Any]) -> None:
+    """Activates the layers in this process and for its children."""
     layers = facts["layers"]
     bootstrap = facts["bootstrap"]
     old = os.environ.get(_BOOTSTRAP)
-    left = _leave(old, layers) if old and old != bootstrap else []
+    left = _deactivate(old, layers) if old and old != bootstrap else []
     shadowed = [name for name in facts["shadowed"] if _is_elsewhere(name, layers)]
     ready.conflicts = tuple(dict.fromkeys([*shadowed, *left]))
     if ready.conflicts:
@@ -212,11 +212,11 @@ def _enter(ready: Ready, facts: Mapping[str, Any]) -> None:
         os.environ[_BOOTSTRAP] = bootstrap
 
 
-def _leave(bootstrap: str, staying: Sequence[str]) -> list[str]:
-    """Takes off the path what an earlier activation, here or in a parent, put on it.
+def _deactivate(bootstrap: str, staying: Sequence[str]) -> list[str]:
+    """Removes from the path what an earlier activation, here or in a parent, put on it.
 
     Returns:
-        Modules that were imported from layers that do not come back.
+        Modules that were imported from layers that are not activated again.
     """
     try:
         with open(os.path.join(bootstrap, "path"), encoding="utf-8") as file:
@@ -246,12 +246,12 @@ def _is_below(place: str, layers: Sequence[str]) -> bool:
     return any(place == layer or place.startswith(layer + os.sep) for layer in layers)
 
 
-def _go_cold_and_hold(
+def _start_cold_and_hold(
     manifest: str, store: str | None, deadline: float | None, asked: list[str]
 ) -> tuple[dict[str, Any], Lease]:
-    """A cold start; once more, where a layer of it was collected before it was held."""
+    """A cold start and a lease on its layers; once more if one was removed before it was held."""
     for options in (asked, asked or ["--cold"]):
-        facts = _go_cold(manifest, store, deadline, options)
+        facts = _start_cold(manifest, store, deadline, options)
         lease = hold(facts)
         if lease is not None:
             return facts, lease
@@ -263,7 +263,7 @@ def _go_cold_and_hold(
     )
 
 
-def _go_cold(
+def _start_cold(
     manifest: str, store: str | None, deadline: float | None, options: list[str]
 ) -> dict[str, Any]:
     from preheat.edges.process import child
@@ -274,7 +274,7 @@ def _go_cold(
     facts = read_pointer(pointer)
     if facts is None:
         raise PreheatError(f"the start left no pointer at {pointer}")
-    # This start's own words: the pointer speaks of the next one.
+    # What became of the packages in this start: the pointer says it for the next one.
     return {**facts, "packages": report["packages"]}
 
 

@@ -49,13 +49,13 @@ PACKED = Tier(
     loss="a start that needs one makes it again",
     places=(),
 )
-# What a tier gives up is taken piece by piece, as long as it is not enough.
 Pieces = Generator[object, None, None]
+"""Removes one piece at each step, so that it can stop as soon as enough is free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """One tier, where it lies, and how to take it, piece by piece."""
+    """One tier, the filesystems that it lies on, and how to remove it, piece by piece."""
 
     tier: Tier
     places: Sequence[Path]
@@ -64,13 +64,13 @@ class _Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaner:
-    """Cleans around one store.
+    """Cleans one store, and the caches of this machine's user.
 
     Attributes:
         extra: directories that the manifest adds.
-        sites: the platform's site directories: closed, whatever is asked.
-        spared: layers that are needed now.
-        staging: the start that cleans; None where none does.
+        sites: the platform's site directories; nothing in them is removed.
+        spared: digests of layers that are needed now.
+        staging: of the start that cleans; None if no start does.
     """
 
     store: Store
@@ -110,10 +110,10 @@ class Cleaner:
     def _survey(self, unused: Sequence[Stale]) -> tuple[Estimate, ...]:
         rules = self._rules()
         *others, added = self._tiers()
-        found = [_own(STAGING, self.store.unreferenced_staging())]
+        found = [_estimate_own(STAGING, self.store.unreferenced_staging())]
         found += [_estimate(tier, rules) for tier in others]
         for shelf, layers in self._by_shelf(unused):
-            found.append(_own(self._tier(shelf), [each.place for each in layers]))
+            found.append(_estimate_own(self._tier(shelf), [each.place for each in layers]))
         found.append(_estimate(added, rules))
         return tuple(found)
 
@@ -161,34 +161,34 @@ class Cleaner:
             freed.append((step.tier.name, max(0, gained)))
         return Freed(tiers=tuple(freed), before=before, after=free_bytes(self.store.root))
 
-    def _steps(self, stale: Sequence[Stale]) -> Iterator[_Step]:
+    def _steps(self, unused: Sequence[Stale]) -> Iterator[_Step]:
         roots = list(dict.fromkeys((self.store.local, self.store.root)))
-        yield _Step(tier=STAGING, places=roots, take=lambda: _once(self.store.drop_staging))
+        yield _Step(tier=STAGING, places=roots, take=lambda: _in_one_piece(self.store.drop_staging))
         rules = self._rules()
         *others, added = self._tiers()
         for tier in others:
             yield _Step(
                 tier=tier,
                 places=_filesystems(tier.places),
-                take=partial(_once, partial(_remove, tier, rules)),
+                take=partial(_in_one_piece, partial(_remove, tier, rules)),
             )
-        for shelf, layers in self._by_shelf(stale):
+        for shelf, layers in self._by_shelf(unused):
             if layers:
                 take = partial(self._collect, shelf, [each.digest for each in layers])
                 yield _Step(tier=self._tier(shelf), places=[shelf.base], take=take)
         yield _Step(
             tier=added,
             places=_filesystems(added.places),
-            take=partial(_once, partial(_remove, added, rules)),
+            take=partial(_in_one_piece, partial(_remove, added, rules)),
         )
 
     def _stale(self) -> tuple[Stale, ...]:
         own = self.staging.lease.name if self.staging else ""
         return stale(self.store, self.spared, besides=own)
 
-    def _by_shelf(self, stale: Sequence[Stale]) -> Iterator[tuple[Shelf, list[Stale]]]:
+    def _by_shelf(self, unused: Sequence[Stale]) -> Iterator[tuple[Shelf, list[Stale]]]:
         for shelf in self.store.shelves:
-            yield shelf, [each for each in stale if each.shelf == shelf]
+            yield shelf, [each for each in unused if each.shelf == shelf]
 
     def _tier(self, shelf: Shelf) -> Tier:
         if shelf.packed:
@@ -242,7 +242,7 @@ def _remove(tier: Tier, rules: deletion.Rules) -> None:
         deletion.remove(place, rules)
 
 
-def _once(work: Callable[[], object]) -> Pieces:
+def _in_one_piece(work: Callable[[], object]) -> Pieces:
     work()
     yield from ()
 
@@ -256,24 +256,26 @@ def _estimate(tier: Tier, rules: deletion.Rules) -> Estimate:
     )
 
 
-def _own(tier: Tier, places: Iterable[Path]) -> Estimate:
+def _estimate_own(tier: Tier, places: Iterable[Path]) -> Estimate:
     present = [place for place in places if place.is_file() or _is_filled(place)]
-    return Estimate(tier=tier, bytes=sum(map(_unshared, present)), paths=tuple(map(str, present)))
+    return Estimate(
+        tier=tier, bytes=sum(map(_bytes_to_gain, present)), paths=tuple(map(str, present))
+    )
 
 
 def _is_filled(place: Path) -> bool:
     return place.is_dir() and any(place.iterdir())
 
 
-def _unshared(place: Path) -> int:
+def _bytes_to_gain(place: Path) -> int:
     """Bytes of blocks that no name outside keeps alive."""
     found = deletion.Found()
     if place.is_file():
-        found.meet(place.lstat())
+        found.count(place.lstat())
     for parent, _, names in os.walk(place):
         for name in names:
             try:
-                found.meet(os.lstat(os.path.join(parent, name)))
+                found.count(os.lstat(os.path.join(parent, name)))
             except OSError:
                 continue
     return found.bytes

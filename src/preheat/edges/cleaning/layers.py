@@ -1,8 +1,8 @@
-"""Stale layers: which may go, and taking them away while others start.
+"""Collects layers that nobody uses, while others start.
 
-Whoever starts writes its lease and then looks at what is marked to go; a collector writes that
-mark and then looks at the leases. So one of the two always sees the other, and a layer that is in
-use is never taken.
+A start writes its lease and then looks at what is marked for removal; a collector writes that mark
+and then looks at the leases. So one of the two always sees the other, and a layer that is in use is
+never removed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
     held = store.leases.names(besides=besides)
     if EVERYTHING in held:
         return ()
-    pointed = dict(_pointed(store))
+    pointed = dict(_last_used(store))
     found = []
     for shelf in store.shelves:
         now = (
@@ -82,7 +82,7 @@ def stale(store: Store, spared: Collection[str], *, besides: str = "") -> tuple[
 
 
 def available(store: Store) -> frozenset[str]:
-    """The layers that are there to stay, packed or not: to be looked at with a lease in hand."""
+    """Digests of the layers, packed or not, that nobody is about to remove; ask with a lease."""
     maybe = (store.ready, store.packs if store.packed else None, store.image)
     shelves = [shelf for shelf in maybe if shelf is not None]
     found = (
@@ -92,7 +92,7 @@ def available(store: Store) -> frozenset[str]:
 
 
 def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generator[str, None, None]:
-    """Takes those layers of a shelf away, one after the other, as long as it is iterated.
+    """Removes those layers of a shelf, one for each step; yields the digest of each.
 
     A layer that a start has come to hold meanwhile stays.
 
@@ -107,7 +107,7 @@ def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generat
     write_atomically(mark, text.encode())
     try:
         if not read_volumes({"store": staging.root})[0].quota_known:
-            # Leases are there, also those on layers of the local disk.
+            # The leases are on that volume, those on layers of the local disk too.
             time.sleep(_NAMES_CACHED_SECONDS)
         if mark.read_text(encoding="utf-8") != text:
             return
@@ -115,7 +115,7 @@ def collect(shelf: Shelf, staging: Staging, digests: Collection[str]) -> Generat
             held = staging.leases.names(besides=staging.lease.name)
             if digest in held or EVERYTHING in held:
                 continue
-            if _take_away(shelf, digest, staging):
+            if _remove(shelf, digest, staging):
                 yield digest
     except OSError as error:
         raise StoreError(f"the mark {mark} cannot be read: {error}") from error
@@ -134,8 +134,8 @@ def drop_void_mark(store: Store) -> None:
                 mark.unlink()
 
 
-def _take_away(shelf: Shelf, digest: str, staging: Staging) -> bool:
-    """Whether it is gone, at once for whoever looks: a file is, a directory is when renamed."""
+def _remove(shelf: Shelf, digest: str, staging: Staging) -> bool:
+    """Removes a layer so that it is gone at once for every reader; False if the disk refuses."""
     place = shelf.place(digest)
     try:
         if shelf.packed:
@@ -161,7 +161,7 @@ def _is_marked(leases: Leases, mark: Path) -> bool:
     return leases.lives(holder)
 
 
-def _pointed(store: Store) -> Iterator[tuple[str, float]]:
+def _last_used(store: Store) -> Iterator[tuple[str, float]]:
     """Layers that pointers name, with the last use that the pointer's own time tells."""
     try:
         files = [entry for entry in os.scandir(store.starts) if not entry.name.endswith(".json")]

@@ -1,4 +1,4 @@
-"""Writing so that a reader sees the whole or nothing, and so that it outlasts a power loss."""
+"""Atomic, durable writes: a reader sees the whole file or nothing, and it outlasts a power loss."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def temporary_name(file: Path) -> Path:
 
 
 def drop_abandoned(directory: Path) -> None:
-    """Removes what writers that died left under temporary names."""
+    """Removes the temporary files that writers left which live no more."""
     machine = lease.machine_number(lease.identity()[0])
     try:
         names = os.listdir(directory)
@@ -161,7 +161,7 @@ def rename_new(source: Path, target: Path) -> bool:
 
 
 def unwritable(place: Path, error: OSError) -> StoreError:
-    """The error for a store that cannot be written, with what to do about it."""
+    """The StoreError for an OSError of the store's disk, with what to do about it."""
     hints = {
         errno.ENOSPC: "free some space, raise the volume's size, or name another --store",
         errno.EDQUOT: "the quota is used up: raise it, or name another --store",
@@ -176,7 +176,7 @@ def unwritable(place: Path, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def answering(store: Path) -> Iterator[None]:
-    """Any of a thousand calls may be refused by a disk: that is an answer, and no accident.
+    """Turns every OSError of what is done in it into a StoreError: a disk may refuse any call.
 
     Raises:
         StoreError: for every OSError.
@@ -188,7 +188,7 @@ def answering(store: Path) -> Iterator[None]:
 
 
 def failed(store: Path, error: OSError) -> StoreError:
-    """The error for a disk that refuses in the middle of a start: the store's, or another one."""
+    """The StoreError for an OSError during a start, of the store's disk or of another one."""
     where = Path(os.fsdecode(error.filename or store))
     if store in (where, *where.parents):
         return unwritable(store, error)

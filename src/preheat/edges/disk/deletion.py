@@ -1,9 +1,9 @@
 """Removes what a Place names, and nothing else, whatever has been planted there.
 
 Every step goes by the descriptor of a directory that is already open, never by a path: a name
-that becomes a symlink between the look and the deletion is a name, not a way out. No filesystem
-boundary is crossed, also not a bind mount's; nothing that a process has open or mapped, nothing
-of another user and nothing young is removed.
+that becomes a symlink between the look and the deletion leads nowhere. No mount is crossed, not
+even a bind mount; nothing that a process has open or mapped, nothing of another user and nothing
+young is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from preheat.edges.disk.files import bytes_of_blocks, names_in
 from preheat.words.cleaning import Place
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# No cache is that deep; what is deeper stays, rather than exhaust stack or descriptors.
+# No cache is deeper; what is deeper stays, so that neither stack nor descriptors run out.
 _MOST_LEVELS = 100
 
 
@@ -50,7 +50,7 @@ class Found:
     """What lies below an entry that may go.
 
     Attributes:
-        links: device and inode to how many names were met, the link count and the bytes.
+        links: device and inode to how many names were counted, the link count and the bytes.
         kept: something in it must stay.
     """
 
@@ -59,14 +59,14 @@ class Found:
 
     @property
     def bytes(self) -> int:
-        """Bytes of blocks that removing every name that was met gives back."""
-        return sum(size for met, links, size in self.links.values() if met >= links)
+        """Bytes of blocks that removing every counted name gives back."""
+        return sum(size for counted, links, size in self.links.values() if counted >= links)
 
-    def meet(self, status: os.stat_result) -> None:
+    def count(self, status: os.stat_result) -> None:
         """Counts one name of a file."""
         file = (status.st_dev, status.st_ino)
-        met, _, _ = self.links.get(file, (0, 0, 0))
-        self.links[file] = (met + 1, status.st_nlink, bytes_of_blocks(status))
+        counted, _, _ = self.links.get(file, (0, 0, 0))
+        self.links[file] = (counted + 1, status.st_nlink, bytes_of_blocks(status))
 
 
 def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
@@ -80,9 +80,9 @@ def estimate(place: Place, rules: Rules) -> tuple[int, tuple[str, ...]]:
             found = _Walk(place, rules, root).look(root, name)
             if found.links and not (place.whole and found.kept):
                 names.append(os.path.join(place.root, name))
-                for file, (met, links, size) in found.links.items():
+                for file, (counted, links, size) in found.links.items():
                     before, _, _ = total.links.get(file, (0, 0, 0))
-                    total.links[file] = (before + met, links, size)
+                    total.links[file] = (before + counted, links, size)
     return total.bytes, tuple(names)
 
 
@@ -95,7 +95,7 @@ def remove(place: Place, rules: Rules) -> None:
             walk = _Walk(place, rules, root)
             if place.whole and walk.look(root, name).kept:
                 continue
-            walk.take(root, name)
+            walk.remove(root, name)
 
 
 def erase(place: Path) -> None:
@@ -108,7 +108,7 @@ def erase(place: Path) -> None:
     with contextlib.suppress(OSError):
         root = os.open(place.parent, _DIRECTORY)
         try:
-            _Walk(everything, rules, root).take(root, place.name)
+            _Walk(everything, rules, root).remove(root, place.name)
         finally:
             os.close(root)
 
@@ -154,13 +154,13 @@ class _Walk:
         self._depth = 0
 
     def look(self, parent: int, name: str) -> Found:
-        """What taking that entry would remove."""
+        """What removing that entry would remove."""
         found = Found()
-        self._visit(parent, name, found, found.meet)
+        self._visit(parent, name, found, found.count)
         return found
 
-    def take(self, parent: int, name: str) -> None:
-        """Takes that entry, as far as it may go."""
+    def remove(self, parent: int, name: str) -> None:
+        """Removes that entry, as far as it may go."""
         self._visit(parent, name, Found(), None)
 
     def _visit(
@@ -170,7 +170,7 @@ class _Walk:
         found: Found,
         see: Callable[[os.stat_result], None] | None,
     ) -> bool:
-        """Looks at an entry, or takes it; True where it is gone, or would be."""
+        """Tells `see` of an entry, or removes it if that is None; True if it goes, or would go."""
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
@@ -215,7 +215,7 @@ class _Walk:
         return not stays
 
     def _enter(self, parent: int, name: str) -> int | None:
-        """The directory as a descriptor, if it is still one, ours, unheld, and on this mount."""
+        """A descriptor of the directory, if it still is one, may be entered and is not too deep."""
         if self._depth >= _MOST_LEVELS:
             return None
         try:

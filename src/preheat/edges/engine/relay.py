@@ -1,4 +1,4 @@
-"""A server on the loopback interface that goes on where a broken transfer stopped.
+"""A server on the loopback interface that resumes broken transfers.
 
 Where the network breaks, the engine begins an archive anew. It then fetches from here instead: one
 transfer for the engine, as many requests to the index as it takes. Only the archives of one
@@ -173,7 +173,7 @@ class _Transfer:
         return headers
 
     def chunks(self, answer: httpx.Response) -> Iterator[bytes]:
-        """What of the answer the engine has not got.
+        """The part of the answer that the engine has not got yet.
 
         Raises:
             httpx.HTTPError: it breaks off, or the server is busy.
@@ -231,7 +231,7 @@ class _Transfer:
 
 
 class _Server(ThreadingHTTPServer):
-    """One thread to accept, one for each archive; `stop` leaves none that anybody waits for."""
+    """One thread to accept, one for each archive; after `stop` nobody has to wait for any."""
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
@@ -260,12 +260,12 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_close(self)
 
     def server_bind(self) -> None:
-        """Without asking the resolver for the host's name."""
+        """Binds without asking the resolver for the host's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.socket.getsockname()[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread that is known before it begins."""
+        """Serves in a thread that `stop` knows of before it begins."""
         self._connections.add(request)
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
@@ -279,7 +279,7 @@ class _Server(ThreadingHTTPServer):
         self._connections.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The engine sees that it broke, and says so."""
+        """Says nothing: the engine sees that the transfer broke, and reports it."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -300,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
             if transfer.total < 0:
                 self._refuse(error, archive)
         except (_ChangedError, _ClosingError, OSError):
-            # The engine misses the rest, and takes nothing.
+            # The engine misses the rest, and discards what it got.
             return
 
     def _refuse(self, error: Exception, archive: Archive) -> None:
@@ -314,10 +314,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.BAD_GATEWAY, {})
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: addresses are nobody's business."""
+        """Logs nothing: addresses may hold credentials."""
 
     def _send_more(self, relay: Relay, transfer: _Transfer) -> None:
-        """All that is missing, or so much that it may break again and be taken up anew."""
+        """Sends all that is missing, or enough of it to count the tries anew."""
         begun = transfer.sent
         if begun:
             relay.sleep(transport.FIRST_PAUSE_SECONDS * random.uniform(1, 2))  # noqa: S311  # no secret

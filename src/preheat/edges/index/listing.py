@@ -32,7 +32,7 @@ _ACCEPT = (
 def wheel_versions(name: str, index: Index, timeout: float | None) -> tuple[set[str], bool]:
     """Versions that wheels of that name have, and whether there is a source distribution.
 
-    What does not answer offers nothing here: the engine asks it again, and says so.
+    An index that does not answer offers nothing here; the engine asks it too, and reports that.
 
     Args:
         name: canonical.

@@ -57,7 +57,7 @@ class _Remote:
     auth: httpx.Auth | None
 
     def fetch(self, wanted: str) -> tuple[int, bytes, int]:
-        """A span, asked for again where the network or the server has a bad moment.
+        """A span; asked for again where the network or the server fails for a moment.
 
         Returns:
             Where it begins, the bytes, and how long the archive is.

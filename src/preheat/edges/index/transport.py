@@ -98,7 +98,7 @@ def direct() -> httpx.BaseTransport | None:
 
 
 def is_busy(status: int) -> bool:
-    """Whether that status says something of the server's moment, and nothing of the archive."""
+    """Whether that status tells of the server's state, and not of the archive."""
     return status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _BUSY
 
 

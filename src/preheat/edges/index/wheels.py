@@ -2,7 +2,7 @@
 
 A wheel is a zip: its directory stands at the end and holds the unpacked size of every member. One
 or two HTTP range requests read it, with the metadata that usually lies just before it. Nobody
-publishes unpacked sizes, so this is ours.
+publishes unpacked sizes, so preheat reads them itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SCHEMES = {"purelib": "", "platlib": "", "scripts": "bin/", "data": "", "header
 
 
 def load_http() -> None:
-    """Loads what speaks HTTP while others are at work: it takes a while."""
+    """Imports the HTTP client ahead of its first use, since that takes a while."""
     from preheat.edges.index import ranges  # noqa: F401  # to be loaded
 
 
@@ -96,7 +96,7 @@ class Reader:
                 yield each, estimate(each.archive)
         if not remote or self._timeout is None:
             return
-        # Only now: what speaks HTTP takes longer to load than a plan from a lock does.
+        # Imported here: the HTTP client takes longer to load than a plan from a lock takes.
         from preheat.edges.index.ranges import Ranges
 
         with (

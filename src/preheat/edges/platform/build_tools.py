@@ -14,7 +14,7 @@ _COMPILERS = ("c++", "g++", "clang++")
 
 
 def read_workshop(cuda: Cuda, environ: Mapping[str, str], free: int) -> Workshop:
-    """What there is now.
+    """What builds can use now.
 
     Args:
         cuda: with the toolkit that was found.

@@ -22,8 +22,8 @@ from preheat.words.manifest import StatedCuda
 from preheat.words.platform import Distribution, Platform
 from preheat.words.stand_in import Library, LibraryDirectory, Link, StandIn
 
-_CACHE = "etc/ld.so.cache"
-_MAGIC = b"glibc-ld.so.cache1.1"
+_LOADER_CACHE = "etc/ld.so.cache"
+_LOADER_CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _TIMEOUT_SECONDS = 60.0
 _ASK = """
 import ctypes, os, sys
@@ -77,7 +77,7 @@ class Search:
             )
             for place in found.values()
         )
-        told = _asked(
+        told = _versions_told(
             self.platform.interpreter.executable,
             (e.path for each in made for e in each.libraries if e.version is None),
         )
@@ -115,7 +115,7 @@ class Search:
             yield from (os.path.join(home, place) for place in _IN_TOOLKIT)
         # An environment of conda keeps its libraries beside its Python.
         yield os.path.join(self.platform.interpreter.prefix, "lib")
-        yield from dict.fromkeys(map(os.path.dirname, _cached(Path(root, _CACHE))))
+        yield from dict.fromkeys(map(os.path.dirname, _loader_paths(Path(root, _LOADER_CACHE))))
 
     def _libraries(self, place: str, versions: Mapping[str, str]) -> Iterator[Library]:
         try:
@@ -125,11 +125,11 @@ class Search:
         for name in names:
             path = os.path.realpath(os.path.join(place, name))
             if os.path.isfile(path):
-                version = versions.get(name) or _numbers(path, name) or self._said(name)
+                version = versions.get(name) or _version_in_name(path, name) or self._stated(name)
                 size = os.stat(path).st_size
                 yield Library(name=name, path=path, version=version, size=size)
 
-    def _said(self, name: str) -> str | None:
+    def _stated(self, name: str) -> str | None:
         """What is stated of a library of which no file tells the version."""
         said = {"libcudnn": self.stated.cudnn, "libnccl": self.stated.nccl}
         return next((v for stem, v in said.items() if stem_of(name).startswith(stem)), None)
@@ -170,7 +170,7 @@ def of_distribution(distribution: Distribution) -> StandIn | None:
     )
 
 
-def _asked(executable: str, paths: Iterable[str]) -> dict[str, str]:
+def _versions_told(executable: str, paths: Iterable[str]) -> dict[str, str]:
     """What libraries say of themselves, in a process of the platform's interpreter.
 
     Most have a function for it that is called after the library: ``cudnnGetProperty``
@@ -196,7 +196,7 @@ def _asked(executable: str, paths: Iterable[str]) -> dict[str, str]:
     return {path: version for version, _, path in rows}
 
 
-def _numbers(path: str, name: str) -> str | None:
+def _version_in_name(path: str, name: str) -> str | None:
     """The numbers in a file's name, where it has more of them than the name of the link to it."""
     match, asked = LIBRARY.fullmatch(os.path.basename(path)), LIBRARY.fullmatch(name)
     if match is None or asked is None or len(match[2]) <= len(asked[2]):
@@ -204,7 +204,7 @@ def _numbers(path: str, name: str) -> str | None:
     return match[2].removeprefix(".")
 
 
-def _cached(file: Path) -> Iterable[str]:
+def _loader_paths(file: Path) -> Iterable[str]:
     """Libraries that the loader finds by their names alone (ldconfig's cache, glibc's new form).
 
     A magic, the number of entries and the length of the strings, and from byte 48 on the entries:
@@ -212,8 +212,8 @@ def _cached(file: Path) -> Iterable[str]:
     """
     try:
         data = file.read_bytes()
-        start = data.index(_MAGIC)
-        count, _ = struct.unpack_from("<II", data, start + len(_MAGIC))
+        start = data.index(_LOADER_CACHE_MAGIC)
+        count, _ = struct.unpack_from("<II", data, start + len(_LOADER_CACHE_MAGIC))
         for number in range(count):
             _, _, at = struct.unpack_from("<iII", data, start + 48 + 24 * number)
             end = data.index(b"\0", start + at)

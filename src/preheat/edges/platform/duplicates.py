@@ -1,4 +1,4 @@
-"""Every copy of every distribution on a path, hidden ones too, with what its files look like."""
+"""Every copy of every distribution on a path, with the state of its files, for the doctor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from preheat.edges.platform.version_file import constants_in
 from preheat.words.examination import Companion, Copies, Installed, LayerFiles, Twins
 from preheat.words.platform import Distribution, RecordState
 
-_EXTENSION = (".so", ".pyd")
+_EXTENSIONS = (".so", ".pyd")
 _CUDA_TAG = re.compile(r"cu(\d+)(\d)")
 
 
@@ -95,14 +95,14 @@ def several(installed: Iterable[Installed], layers: Iterable[LayerFiles]) -> tup
             name=name,
             version=version,
             places=tuple(one.location for one in found),
-            size=_spare(found),
+            size=_bytes_beyond_first(found),
         )
         for (name, version), found in sorted(places.items())
         if len(found) > 1
     )
 
 
-def _spare(found: Iterable[Distribution]) -> int:
+def _bytes_beyond_first(found: Iterable[Distribution]) -> int:
     """Bytes beyond the first copy; a file that is hardlinked into several costs once."""
     total = 0
     met: set[tuple[int, int]] = set()
@@ -128,13 +128,14 @@ def _examined(
         depth=depth,
         visible=visible,
         installer=inventory.installer(each),
-        size=_tree(each.metadata)
+        size=_bytes_below(each.metadata)
         if each.state is RecordState.TILDE
         else sum(bytes_of_blocks(status) for status in _statuses(each)),
-        compiled=any(row.endswith(_EXTENSION) for row in rows) or (not rows and _extends(each)),
+        compiled=any(row.endswith(_EXTENSIONS) for row in rows)
+        or (not rows and _has_extensions(each)),
         truncated=truncated,
         shared=tuple(sorted(shared)),
-        was=_was(each) if each.state is RecordState.TILDE else None,
+        was=_name_before_removal(each) if each.state is RecordState.TILDE else None,
     )
 
 
@@ -156,7 +157,7 @@ def _statuses(each: Distribution) -> Iterator[os.stat_result]:
             continue
 
 
-def _tree(place: str) -> int:
+def _bytes_below(place: str) -> int:
     """Bytes of blocks below a path, or of the file that it is."""
     try:
         total = bytes_of_blocks(os.lstat(place))
@@ -171,17 +172,17 @@ def _tree(place: str) -> int:
     return total
 
 
-def _extends(each: Distribution) -> bool:
+def _has_extensions(each: Distribution) -> bool:
     """Whether a distribution without RECORD has extension modules, by its own name's directory."""
     names = {each.name.replace("-", "_"), each.name}
     for name in names:
         for _, _, files in os.walk(os.path.join(each.location, name)):
-            if any(file.endswith(_EXTENSION) for file in files):
+            if any(file.endswith(_EXTENSIONS) for file in files):
                 return True
     return False
 
 
-def _was(left: Distribution) -> tuple[str, str] | None:
+def _name_before_removal(left: Distribution) -> tuple[str, str] | None:
     """Name and version in the metadata of a ``~name-1.0.dist-info``."""
     name, version, _ = inventory.core_metadata(os.path.join(left.metadata, "METADATA"))
     return (canonicalize_name(name), version) if name and version else None

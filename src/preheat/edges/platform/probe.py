@@ -93,7 +93,7 @@ def probe(executable: str, memory: inventory.Memory | None = None) -> Platform:
 
 
 def ask_interpreter(executable: str) -> Interpreter:
-    """Runs the interpreter once, with bytecode writing off, and takes its own word for it.
+    """Runs the interpreter once, with bytecode writing off, and returns what it says of itself.
 
     Raises:
         PlatformError: it cannot be run, or is older than Python 3.10.
@@ -104,7 +104,7 @@ def ask_interpreter(executable: str) -> Interpreter:
 
 @contextlib.contextmanager
 def _asked(executable: str) -> Iterator[subprocess.Popen[str]]:
-    """The question on its way; nothing of it is left running in the end."""
+    """The interpreter's process while it answers; it has ended afterwards."""
     try:
         elsewhere = tempfile.gettempdir()
     except OSError as error:

@@ -1,7 +1,7 @@
 """RECORD files against the files that are there (PEP 376, PEP 627).
 
-This file stands alone and runs as a process of its own, too: see comparing. It imports what an
-interpreter has loaded already, since a helper's start is time that the caller waits.
+This file stands alone, and runs as a process of its own too (`records_pool`). It imports only what
+an interpreter has loaded already, since the caller waits for a helper's start.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ def compare(location: str, names: Iterable[str]) -> Missing:
     return found
 
 
-def drawn(shares: list[list[str]], lots: int) -> Iterator[str]:
-    """Names of the shares whose number is drawn next, until there are none.
+def taken(shares: list[list[str]], queue: int) -> Iterator[str]:
+    """Names of the shares whose numbers this process takes from the queue, until it is empty.
 
     Args:
         shares: names, up to 256 lists.
-        lots: descriptor of a pipe that holds each number as a byte; several processes draw from it.
+        queue: descriptor of a pipe that holds each number as a byte; several processes read it.
     """
-    while lot := os.read(lots, 1):
-        yield from shares[lot[0]]
+    while number := os.read(queue, 1):
+        yield from shares[number[0]]
 
 
 def _absent(location: bytes, site: int, rows: list[bytes]) -> list[str]:
@@ -117,4 +117,4 @@ def _listed(directory: bytes) -> list[bytes]:
 
 if __name__ == "__main__":
     place, parts = marshal.loads(sys.stdin.buffer.read())  # noqa: S302  # our own process
-    sys.stdout.buffer.write(marshal.dumps(compare(place, drawn(parts, int(sys.argv[1])))))
+    sys.stdout.buffer.write(marshal.dumps(compare(place, taken(parts, int(sys.argv[1])))))

@@ -1,4 +1,4 @@
-"""RECORD files against the files that are there, by as many processes as pay for themselves.
+"""RECORD files against the files that are there, by as many processes as save time.
 
 An image's files are tens of thousands, and one listing for each of their directories is what it
 costs to know them all. Threads would take turns at the interpreter's lock for every name that a
@@ -19,7 +19,7 @@ from preheat.edges.platform import records
 from preheat.edges.platform.records import Missing
 from preheat.edges.process.limits import available_processors
 
-# Below that, a process costs more than it takes over: bytes of RECORD files, about 80 a row.
+# Of RECORD files, about 80 a row: below that, a process costs more time than it saves.
 _BYTES_WORTH_A_PROCESS = 300_000
 _MOST_PROCESSES = 8
 _MOST_SHARES = 256
@@ -41,24 +41,24 @@ def compared(location: str, names: Sequence[str]) -> Iterator[Callable[[], Missi
     largest_first = sorted(sizes, key=lambda each: -sizes[each])
     shares = [largest_first[start::_MOST_SHARES] for start in range(_MOST_SHARES)]
     with contextlib.ExitStack() as open_until_answered:
-        lots = open_until_answered.enter_context(_lots(len(shares)))
+        queue = open_until_answered.enter_context(_queue(len(shares)))
         helpers = [
-            open_until_answered.enter_context(_helper(location, shares, lots))
+            open_until_answered.enter_context(_helper(location, shares, queue))
             for _ in range(_helpers_for(sum(sizes.values())))
         ]
 
         def answer() -> Missing:
-            found = records.compare(location, records.drawn(shares, lots))
+            found = records.compare(location, records.taken(shares, queue))
             for helper in helpers:
                 found.update(_received(helper))
-            # What a helper drew that did not live to tell.
+            # What a helper took that died before it answered.
             return found | records.compare(location, [n for n in names if n not in found])
 
         yield answer
 
 
 def _helpers_for(size: int) -> int:
-    """How many processes pay for themselves beside our own, for so many bytes of RECORD files."""
+    """How many processes beside our own save time, for so many bytes of RECORD files."""
     processes = min(_MOST_PROCESSES, available_processors(), size // _BYTES_WORTH_A_PROCESS)
     return max(0, processes - 1)
 
@@ -71,8 +71,8 @@ def _size(file: str) -> int:
 
 
 @contextlib.contextmanager
-def _lots(count: int) -> Iterator[int]:
-    """A pipe with a byte for each share; who reads one takes that share."""
+def _queue(count: int) -> Iterator[int]:
+    """A pipe with a byte for each share; the process that reads it compares that share."""
     reading, writing = os.pipe()
     try:
         with open(writing, "wb") as pipe:
@@ -83,15 +83,15 @@ def _lots(count: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _helper(location: str, shares: Shares, lots: int) -> Iterator[subprocess.Popen[bytes] | None]:
-    """A process that draws shares as we do; None where none can be had."""
+def _helper(location: str, shares: Shares, queue: int) -> Iterator[subprocess.Popen[bytes] | None]:
+    """A process that takes shares as we do; None where none can be started."""
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", records.__file__, str(lots)],
+            [sys.executable, "-I", "-S", "-B", records.__file__, str(queue)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=[lots],
+            pass_fds=[queue],
         )
     except OSError:
         yield None
@@ -108,7 +108,7 @@ def _helper(location: str, shares: Shares, lots: int) -> Iterator[subprocess.Pop
 
 
 def _received(process: subprocess.Popen[bytes] | None) -> Missing:
-    """What a helper found out; nothing where it did not live to tell."""
+    """What a helper found; nothing if it died before it answered."""
     if process is None or process.stdout is None:
         return {}
     try:

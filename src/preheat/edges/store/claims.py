@@ -96,7 +96,7 @@ class Claims:
         except FileExistsError:
             return False
         except OSError:
-            # A volume that takes no claim gets the work done all the same.
+            # Where a volume takes no claim, the work is done without one.
             return True
         try:
             with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ class Claims:
         if holder is None:
             return False
         if holder:
-            return not self.leases.goes_on(holder)
+            return not self.leases.is_renewing(holder)
         try:
             # Its maker died between creating and writing it.
             return filesystem_time(self.directory) - file.stat().st_mtime > START_LEASE_SECONDS

@@ -65,15 +65,15 @@ class Leases:
         holder = self._read(name)
         return holder is not None and self._lives(name, holder)
 
-    def goes_on(self, name: str) -> bool:
-        """Whether that holder lives and renews its lease: who hangs does not."""
+    def is_renewing(self, name: str) -> bool:
+        """Whether that holder lives and renews its lease, which one that hangs does not."""
         holder = self._read(name)
         if holder is None or not self._lives(name, holder):
             return False
         return filesystem_time(self._directory) - holder.renewed <= holder.lasts
 
     def names(self, *, besides: str = "") -> frozenset[str]:
-        """What living holders hold, but for the lease of that name."""
+        """What living holders hold, except by the lease of that name."""
         found: set[str] = set()
         for name in self._all():
             holder = self._read(name) if name != besides else None

@@ -53,14 +53,15 @@ def _wants_packs(store: Path, local: Path) -> bool:
         return True
     first, second = read_volumes({"store": store, "local": local})
     return hydrating_is_faster(
-        Site(volume=first, look=_look(first.path)), Site(volume=second, look=_look(second.path))
+        Site(volume=first, look=_lookup_seconds(first.path)),
+        Site(volume=second, look=_lookup_seconds(second.path)),
     )
 
 
-def _look(place: str) -> float:
-    """Seconds that asking for a file takes there: the median of a few.
+def _lookup_seconds(place: str) -> float:
+    """Seconds that looking up a file takes there: the median of a few.
 
-    For names that are not there, and new each time: no cache knows them, and nothing is written.
+    The names are new each time, so that no cache knows them, and nothing is written.
     """
     seconds = []
     for _ in range(_LOOKS_PER_VOLUME):

@@ -67,7 +67,7 @@ class _Entry:
 
 
 def write_pack(layer: Path, facts: LayerFacts, file: BinaryIO) -> PackIndex:
-    """Packs a layer into a file that is open for writing; whoever calls makes it last.
+    """Packs a layer into a file that is open for writing; the caller syncs it.
 
     Raises:
         OSError: the disk refuses.

@@ -52,7 +52,7 @@ def leave_pointer(store: Store, left: Left) -> None:
     facts = {
         "format": pointer.FORMAT,
         "schema": left.report.schema,
-        "manifest": pointer.seal(left.manifest.read_bytes()),
+        "manifest": pointer.hash_of(left.manifest.read_bytes()),
         "python": interpreter.full_version,
         "prefix": interpreter.prefix,
         "environment": pointer.settings_in(os.environ),

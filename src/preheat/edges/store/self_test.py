@@ -1,4 +1,4 @@
-"""Tries a store: makes one file, locks it twice, links it once, and removes it."""
+"""Tests a store's filesystem: makes one file, locks it twice, links it once, and removes it."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _shares(place: Path, count: int) -> list[bytes]:
 
 
 def is_hollow(place: Path) -> bool:
-    """Whether files in a cache are empty that never are.
+    """Whether the metadata of a wheel in a cache is empty, which no wheel's is.
 
     On a network filesystem a full quota may answer the closing of a file, and not the writing;
     the engine does not look at that answer.
