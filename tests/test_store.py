@@ -146,6 +146,23 @@ def test_a_layer_that_somebody_emptied_by_hand_is_published_anew(store: Store, w
     assert store.facts("d1") == facts()
 
 
+def test_the_facts_of_a_layer_are_on_disk_as_stores_from_before_have_them(store: Store) -> None:
+    with store.stage() as place:
+        layer = store.publish(staged(place), facts())
+    document = json.loads((layer / FACTS).read_text(encoding="utf-8"))
+    assert document == {
+        "digest": "d1",
+        "package": "p",
+        "distributions": [["p", "1.0"]],
+        "payload": 3,
+        "disk": 4096,
+        "files": 1,
+        "hooked": False,
+        "scripts": [["run", "p:main"]],
+        "links": [],
+    }
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d1"}'])
 def test_a_layer_damaged_from_outside_is_refused_with_its_place(store: Store, text: str) -> None:
     with store.stage() as place:

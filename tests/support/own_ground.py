@@ -1,8 +1,9 @@
 """Keeps tests and benches from cleaning the machine that they run on.
 
 preheat cleans caches where space is short, and every start may find it so. A process that states
-its own ground, or a made-up system, cleans in that directory and nowhere else; one that states
-neither is not started at all.
+its own ground, or a made-up system, cleans in that directory and nowhere else, also where a
+temporary directory that cannot be written to gives way to /tmp; one that states neither is not
+started at all.
 """
 
 from __future__ import annotations
