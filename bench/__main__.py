@@ -17,6 +17,7 @@ BENCHES = (
     "gpu-checks",
     "gpu-flash",
     "growth",
+    "field",
     "payload",
     "predicted",
     "slim",
