@@ -9,6 +9,7 @@ chooses groups by how their names begin; a whole run goes on where one before it
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from packaging.requirements import Requirement
 
 from bench import ground
 from bench.payload import PLATFORM
+from bench.scales import belongs_to_the_platform
 from preheat.edges.platform.probe import probe
 
 if sys.version_info >= (3, 11):
@@ -62,17 +64,22 @@ class Package:
     use: str
 
     def program(self) -> str:
-        """What runs in a fresh process."""
-        imports = "\n".join(f"import {module}" for module in self.imports)
-        distribution = Requirement(self.requires[0]).name
+        """What runs in a fresh process; it leaves the version in a file, so as not to print it."""
         # A process that a use starts imports this file too, and is not to start others.
-        use = "\n".join(f"    {line}" for line in self.use.strip().splitlines())
-        return (
-            f"{imports}\n\nif __name__ == '__main__':\n"
-            f"    print({_IMPORTED!r}, flush=True)\n{use}\n"
-            "    from importlib.metadata import version\n"
-            "    from pathlib import Path\n"
-            f"    Path('version').write_text(version({distribution!r}))\n"
+        lines = (
+            "from importlib.metadata import version",
+            "from pathlib import Path",
+            f"Path('version').write_text(version({Requirement(self.requires[0]).name!r}))",
+            f"print({_IMPORTED!r}, flush=True)",
+            *self.use.strip().splitlines(),
+        )
+        return "\n".join(
+            (
+                *(f"import {module}" for module in self.imports),
+                "if __name__ == '__main__':",
+                *(f"    {line}" for line in lines),
+                "",
+            )
         )
 
 
@@ -164,7 +171,8 @@ class Trial:
         install = ["pip", "install", "--quiet", "--python", str(python)]
         ground.uv(*install, *PLATFORM)
         bounds = self.place / "bounds.txt"
-        held = [each for each in probe(str(self.platform)).distributions if each.version]
+        present = probe(str(self.platform)).distributions
+        held = [each for each in present if belongs_to_the_platform(each.name)]
         bounds.write_text("".join(f"{each.name}=={each.version}\n" for each in held))
         wanted = [each for package in self.group.packages for each in package.requires]
         try:
@@ -210,6 +218,7 @@ class Trial:
         version = home / "version"
         environment = {
             "HOME": str(home),
+            "PATH": f"{Path(command[-1]).parent}{os.pathsep}{os.environ['PATH']}",
             "TMPDIR": str(self.place),
             "HF_HUB_OFFLINE": "1",
             "PREHEAT_LOG": "none",
