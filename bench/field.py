@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -237,14 +238,15 @@ class Trial:
             )
         except subprocess.TimeoutExpired as error:
             return Outcome(error=f"not done after {error.timeout:.0f} s")
+        tell = partial(self._without_paths, home)
         before, mark, printed = done.stdout.partition(f"{_IMPORTED}\n")
         return Outcome(
             version=version.read_text(encoding="utf-8") if version.exists() else "",
             imports=bool(mark),
             works=bool(mark) and done.returncode == 0,
-            printed=self._anonymous(printed or before).strip()[-2000:],
-            error=self._anonymous(_last_line(done)),
-            trace=self._anonymous(done.stderr.strip())[-4000:] if done.returncode else "",
+            printed=tell(printed or before)[-2000:],
+            error=tell(_last_line(done)),
+            trace=tell(done.stderr)[-4000:] if done.returncode else "",
         )
 
     def _warm(self, options: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
@@ -262,11 +264,18 @@ class Trial:
             raise SystemExit(f"preheat warm: {done.stderr[-2000:]}") from None
         return {row["name"]: row for row in packages}
 
-    def _anonymous(self, text: str) -> str:
-        """Without this machine's paths, and what is drawn anew in each process."""
-        for path, name in ((self.place, "PLACE"), (self.platform.parents[1], "PLATFORM")):
-            text = text.replace(str(path), name)
-        return text.replace(str(ground.PROJECT), "PROJECT").replace(sys.base_prefix, "PYTHON")
+    def _without_paths(self, home: Path, text: str) -> str:
+        """Without this machine's paths, nor on which side it was."""
+        names = {
+            str(home): "HOME",
+            str(self.place): "PLACE",
+            str(self.platform.parents[1]): "PLATFORM",
+            str(ground.PROJECT): "PROJECT",
+            sys.base_prefix: "PYTHON",
+        }
+        for path, name in names.items():
+            text = text.replace(path, name)
+        return text.strip()
 
 
 def differences(groups: Figures) -> Iterator[tuple[str, str, str]]:
