@@ -205,7 +205,8 @@ class Trial:
         for package in self.group.packages:
             row = report[package.name]
             if row["status"] in ("failed", "skipped"):
-                outcomes[package.name] = Outcome(error=f"{row['status']}: {row['reason']}")
+                reason = f"{row['status']}: {row['reason']}"
+                outcomes[package.name] = Outcome(error=self._without_paths(self.place, reason))
             else:
                 outcomes[package.name] = self.use(package, "preheat", command)
         return outcomes
