@@ -118,24 +118,20 @@ def measure() -> None:
     groups = read(LIST)
     kept = _kept()
     chosen = ground.chosen(groups)
-    left = [group.name for group in chosen]
     if len(chosen) == len(groups):
-        left = [name for name in kept["left"] if name in left] or left
+        # What an earlier whole run did not come to, or everything.
+        chosen = tuple(each for each in groups if each.name in kept["left"]) or groups
+        kept["left"] = [each.name for each in chosen]
     python = ground.make_venv(HOME / "platform", *PLATFORM)
     ours = ground.image_preheat().with_name("preheat")
     for group in chosen:
-        if group.name not in left:
-            continue
         print(f"{group.name}:", flush=True)
         with ground.thrown_away(HOME / group.name) as place:
             kept["groups"][group.name] = Trial(group, place, python, ours).run()
-        left.remove(group.name)
-        if len(chosen) == len(groups):
-            kept["left"] = list(left)
+        kept["left"] = [name for name in kept["left"] if name != group.name]
+        order = [each.name for each in groups if each.name in kept["groups"]]
+        kept["groups"] = {name: kept["groups"][name] for name in order}
         ground.keep("field", kept)
-    names = [group.name for group in groups]
-    kept["groups"] = {name: kept["groups"][name] for name in names if name in kept["groups"]}
-    ground.keep("field", kept)
     print("\n".join(table(kept["groups"])))
 
 
