@@ -21,6 +21,7 @@ BENCHES = (
     "gpu-checks",
     "gpu-flash",
     "growth",
+    "field",
     "payload",
     "predicted",
     "slim",
