@@ -157,8 +157,7 @@ class Installer:
 
     def _claimed(self, key: str, step: Step) -> contextlib.AbstractContextManager[bool]:
         """Ours to make; waited for, while another startup makes it, up to the deadline."""
-        name = step.package.name
-        return claimed(self.session, key, [step.package], name, package=name, layer=step.layer)
+        return claimed(self.session, key, [step.package], step.layer)
 
     def _is_made(self, outcome: Outcome) -> bool:
         """Whether another startup has made the layer since ours planned, or failed to."""

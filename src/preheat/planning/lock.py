@@ -61,8 +61,8 @@ class Locks:
         if not question.packages:
             return self._from(_EMPTY, question)
         # Of many that ask the same, one asks the index; the others read its answer.
-        key, what = self._file(question).name, "the resolution of another start"
-        with claimed(self._session, key, question.packages, "the resolution", what=what):
+        key = self._file(question).name
+        with claimed(self._session, key, question.packages):
             made_meanwhile = self._kept(question)
             if made_meanwhile is not None:
                 return replace(self._from(made_meanwhile, question), kept=self._file(question))

@@ -121,7 +121,7 @@ def working(order: Order, listener: Listener) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def claimed(
-    session: Session, key: str, packages: Sequence[Package], what: str, /, **facts: object
+    session: Session, key: str, packages: Sequence[Package], layer: str = ""
 ) -> Iterator[bool]:
     """Waits while another startup makes the same, as long as one of the packages has time left.
 
@@ -129,8 +129,7 @@ def claimed(
         session: that wants it; one that changes nothing waits for nobody.
         key: of what is to be made.
         packages: that need it.
-        what: it is, for whoever watches.
-        facts: of the event that tells of the wait.
+        layer: that is made for the one package; empty where it is the resolution for all of them.
 
     Yields:
         Whether it is ours to make. What was waited for may have been made meanwhile.
@@ -139,19 +138,22 @@ def claimed(
         yield True
         return
     clock, told = session.clock, False
-    label = f"wait for another start: {what}"
+    name = packages[0].name if layer else "the resolution"
 
     def wait(seconds: float) -> bool:
         nonlocal told
         if not told:
-            clock.listener.event("waiting", **facts)
+            if layer:
+                clock.listener.event("waiting", package=name, layer=layer)
+            else:
+                clock.listener.event("waiting", what="the resolution of another start")
             told = True
-        clock.listener.progress(label, 0, 1)
+        clock.listener.progress(f"wait for another start: {name}", 0, 1)
         return not all(clock.why_late(package) for package in packages)
 
     with session.staging.claims.claimed(key, wait) as ours:
         if told:
-            clock.listener.progress(label, 1, 1)
+            clock.listener.progress(f"wait for another start: {name}", 1, 1)
         yield ours
 
 
