@@ -31,5 +31,5 @@ class Order:
     only: frozenset[str] | None = None
 
     def without_deadline(self) -> Order:
-        """The same request by somebody who is in no hurry."""
+        """An equal request, whose packages are all waited for without a deadline."""
         return replace(self, settings=replace(self.settings, deadline=None))
