@@ -386,6 +386,18 @@ def test_run_starts_scripts_that_wheels_ship_as_files(worker: Worker, started: A
     assert ran(worker, "say-shell", "words").stdout.strip() == "shell words"
 
 
+def test_run_starts_scripts_where_the_path_of_the_store_is_longer_than_a_shebang(
+    tmp_path: Path, index: Index, image: Platform
+) -> None:
+    """There installers write `#!/bin/sh` and two lines more in place of one."""
+    far = Worker(place=tmp_path / ("far" * 40), platform=image, index=index)
+    far.place.mkdir()
+    far.write([package("tool", requires=["tool>=2"]), package("scripted")])
+    assert far.warm_inside().code == 0
+    assert ran(far, "say-python", "words").stdout.strip() == "layer words"
+    assert ran(far, "say-shell", "words").stdout.strip() == "shell words"
+
+
 def test_run_from_outside_of_the_platform_starts_scripts_in_it(
     worker: Worker, started: Answer
 ) -> None:

@@ -19,6 +19,8 @@ from preheat.words.platform import Interpreter
 from preheat.words.store import Directory
 
 # The kernel cuts a first line at 255 bytes and knows no spaces, so a shell finds the interpreter.
+# More than any path has (PATH_MAX).
+_SHEBANG_BYTES = 8192
 _LAUNCHER = """#!/bin/sh
 '''exec' "{python}" "$0" "$@"
 ' '''
@@ -126,17 +128,33 @@ def _shipped_scripts(layers: Sequence[LayerPath]) -> Iterable[Path]:
 
 
 def _adopt(script: Path, target: Path, interpreter: Interpreter) -> None:
-    with script.open("rb") as file:
-        first = file.readline(512)
-        if first.startswith(b"#!") and b"python" in first:
-            exec_line = f"""#!/bin/sh\n'''exec' "{interpreter.executable}" "$0" "$@"\n' '''\n"""
-            _write_executable(target, exec_line.encode() + file.read())
-            return
+    body = _python_script(script)
+    if body is not None:
+        exec_line = f"""#!/bin/sh\n'''exec' "{interpreter.executable}" "$0" "$@"\n' '''\n"""
+        _write_executable(target, exec_line.encode() + body)
+        return
     if os.access(script, os.X_OK):
         target.symlink_to(script)
     else:
         shutil.copyfile(script, target)
         target.chmod(0o755)
+
+
+def _python_script(script: Path) -> bytes | None:
+    """What follows the lines that name an interpreter; None where that is no Python.
+
+    Where the interpreter's path is longer than the kernel takes (127 bytes) or has spaces, there
+    are three lines that sh and Python both read: `#!/bin/sh`, `'''exec' PYTHON "$0" "$@"`, `' '''`.
+    """
+    with script.open("rb") as file:
+        first = file.readline(_SHEBANG_BYTES)
+        if first.startswith(b"#!/bin/sh"):
+            first = file.readline(_SHEBANG_BYTES)
+            if not first.startswith(b"'''exec'") or file.readline(8).strip() != b"' '''":
+                return None
+        elif not first.startswith(b"#!"):
+            return None
+        return file.read() if b"python" in first else None
 
 
 def _write_executable(file: Path, data: bytes) -> None:
