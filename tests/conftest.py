@@ -114,6 +114,14 @@ def ground(tmp_path: Path, platform: Platform) -> Ground:
     return Ground(root=tmp_path / "ground", python=platform.python)
 
 
+@pytest.fixture(scope="module")
+def usual_umask() -> Iterator[None]:
+    """Others may read what the module's tests make, whatever the umask of who runs them."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def own_mounts() -> Iterator[None]:
     """What the test mounts nobody else sees."""

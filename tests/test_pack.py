@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,9 @@ from preheat.edges.store.pack import read_index, unpack, write_pack
 from preheat.words.errors import PackError
 from preheat.words.layer import LayerFacts
 from preheat.words.pack import Frame, PackIndex
+
+# What is unpacked gets no right that the umask denies.
+pytestmark = pytest.mark.usefixtures("usual_umask")
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -66,14 +68,6 @@ def grow(place: Path, tree: Tree) -> None:
             content, mode = what
             (place / name).write_bytes(content)
             (place / name).chmod(mode)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def umask() -> Iterator[None]:
-    """The usual one: what is unpacked gets no right that the umask denies."""
-    usual = os.umask(0o022)
-    yield
-    os.umask(usual)
 
 
 def look(place: Path) -> dict[str, object]:

@@ -13,7 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import uv
 
+import preheat
 from tests.support.hosts import NOBODY, Host, missing_tools, no_hosts, start_host
 from tests.support.index import Index
 from tests.support.moosefs import CHUNK, Volume, moosefs, no_moosefs
@@ -22,7 +24,8 @@ from tests.support.platforms import make_platform, tree_digest
 from tests.support.starts import Answer, Ground, finished, package
 from tests.support.wheels import Project
 
-pytestmark = pytest.mark.root
+# An image is open to all of its users.
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("usual_umask")]
 
 SOURCE = Path(__file__).parents[1] / "src"
 SMALL = ("small", "little")
@@ -128,6 +131,9 @@ def place(tmp_path: Path, shelf: Index) -> Iterator[Place]:
 @pytest.fixture
 def ordinary(place: Place) -> Place:
     """The same, run by a user who may write to nothing but their own home, temp and `theirs`."""
+    for file in (preheat.__file__, uv.__file__):
+        if not os.stat(file).st_mode & 0o004:
+            pytest.skip(f"{file} is closed to other users")
     root = place.ground.root
     python = Path(sys.base_prefix)
     place.host.open_up(root, python, Path(sys.prefix), SOURCE)
