@@ -261,8 +261,10 @@ def test_srt_is_read_back_by_two_libraries(case: tuple[tuple[Word, ...], float, 
     assert [solid([each.content]) for each in by_srt] == [solid(cue.texts) for cue in cues]
     by_pysubs2 = pysubs2.SSAFile.from_string(written, format_="srt")
     assert [(each.start, each.end) for each in by_pysubs2] == times(cues)
-    # Not `plaintext`: it drops whatever stands between braces, which players show.
-    assert solid(each.text.replace("\\N", "\n") for each in by_pysubs2) == plain(cues)
+    # It takes a last line of digits alone for the number of the next cue; players do not.
+    if not any(each.content.rpartition("\n")[2].isdigit() for each in by_srt):
+        # Not `plaintext`: it drops whatever stands between braces, which players show.
+        assert solid(each.text.replace("\\N", "\n") for each in by_pysubs2) == plain(cues)
 
 
 @patient
