@@ -26,7 +26,7 @@ import preheat
 
 # All that is taken from preheat's own modules.
 from preheat.cli import main as cli
-from preheat.decisions.tiers import UserPlaces, tiers
+from preheat.decisions.known_caches import UserPlaces, tiers
 from preheat.edges.cleaning.cleaner import PACKED, STAGING, STALE, UNPACKED
 from preheat.words import errors, report
 from preheat.words.cleaning import Place, Tier

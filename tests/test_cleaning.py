@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preheat.cli.text import show_estimates
-from preheat.decisions.tiers import UserPlaces, tiers
+from preheat.decisions.known_caches import UserPlaces, tiers
 from preheat.edges.disk import deletion
 from preheat.edges.store.store import Store
 from preheat.words.cleaning import Estimate, Place, Tier

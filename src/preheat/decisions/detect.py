@@ -1,4 +1,4 @@
-"""Whether the platform already provides a package, told from its inventory."""
+"""Whether a package is wanted here (`when`), and whether the platform already provides it."""
 
 from __future__ import annotations
 

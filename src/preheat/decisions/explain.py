@@ -1,4 +1,4 @@
-"""One readable sentence out of the solver's output."""
+"""One readable sentence out of uv's solver output."""
 
 from __future__ import annotations
 

@@ -97,7 +97,10 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accelerator:
-    """The driver and the devices it shows. No driver: ``driver`` is None and ``gpus`` empty."""
+    """NVIDIA's driver and the devices it shows. No driver: ``driver`` is None and ``gpus`` empty.
+
+    The warm path (`preheat.pointer`) looks at the same driver by itself, without this value.
+    """
 
     driver: str | None = None
     cuda: str | None = None

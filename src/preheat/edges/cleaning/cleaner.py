@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from preheat.decisions.tiers import UserPlaces, tiers
+from preheat.decisions.known_caches import UserPlaces, tiers
 from preheat.edges.cleaning.conda import unused_packages
 from preheat.edges.cleaning.layers import Stale, collect, stale
 from preheat.edges.disk import deletion

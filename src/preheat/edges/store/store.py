@@ -1,7 +1,9 @@
 """The store on disk: layers, what is remembered beside them, and who is using them.
 
-What each directory holds is said once, in `words.store`. Besides them there are two files:
-`history.jsonl`, one line for each start, and the mark of a collector (`pending_removal`).
+A store is a directory of a POSIX filesystem: it needs rename and locks, and links where it can
+have them (`self_test` tries). What each directory holds is said once, in `words.store`. Besides
+them there are two files: `history.jsonl`, one line for each start, and the mark of a collector
+(`pending_removal`).
 
 On a network volume layers are packed, one file each; then the directories in which layers are
 made and unpacked are on the machine's own disk. A worker's image may hold some layers too, in a
