@@ -273,6 +273,28 @@ def test_a_mounted_volume_counts_without_the_platforms_variables(
     assert default_store({}, tmp_path) == (volume / "preheat", f"network volume {volume}")
 
 
+@pytest.mark.parametrize("beside", [(), ("preheat",)])
+def test_runpods_cached_models_alone_are_no_network_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: tuple[str, ...]
+) -> None:
+    """They are mounted below a directory of the container's own disk."""
+    volume = tmp_path / "runpod-volume"
+    for name in ("huggingface-cache/hub", *beside):
+        (volume / name).mkdir(parents=True)
+    environ = {"RUNPOD_ENDPOINT_ID": "x", "HOME": "/user"}
+    assert default_store(environ, tmp_path) == (Path("/user/.cache/preheat"), CACHE[1])
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == volume)
+    assert default_store(environ, tmp_path) == (volume / "preheat", f"network volume {volume}")
+
+
+def test_a_volume_that_has_more_than_cached_models_counts(tmp_path: Path) -> None:
+    volume = tmp_path / "runpod-volume"
+    for name in ("huggingface-cache/hub", "models"):
+        (volume / name).mkdir(parents=True)
+    environ = {"RUNPOD_ENDPOINT_ID": "x", "HOME": "/user"}
+    assert default_store(environ, tmp_path) == (volume / "preheat", f"network volume {volume}")
+
+
 def test_a_workspace_counts_only_mounted_and_in_a_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

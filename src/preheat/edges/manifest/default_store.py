@@ -5,7 +5,10 @@ its names are predictable, and others could plant layers there.
 
 RunPod mounts a network volume at `/runpod-volume` in serverless workers and at `/workspace` in
 pods (https://docs.runpod.io/storage/network-volumes). Elsewhere `/workspace` is often used for
-other things, so it counts only in a pod, and only where something is mounted.
+other things, so it counts only in a pod, and only where something is mounted. Cached models are
+mounted below `/runpod-volume/huggingface-cache`, also where there is no network volume
+(https://docs.runpod.io/serverless/endpoints/model-caching): that directory alone lies on the
+container's disk.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 
 NAME = "preheat"
 
+_CACHED_MODELS = "huggingface-cache"
 _ON_RUNPOD = ("RUNPOD_POD_ID", "RUNPOD_ENDPOINT_ID")
 
 
@@ -44,10 +48,21 @@ def default_local(environ: Mapping[str, str]) -> tuple[Path, str] | None:
 def _network_volume(environ: Mapping[str, str], root: Path) -> Path | None:
     serverless = root / "runpod-volume"
     on_runpod = any(environ.get(name) for name in _ON_RUNPOD)
-    if serverless.is_dir() and (on_runpod or os.path.ismount(serverless)):
+    if os.path.ismount(serverless):
+        return serverless
+    if on_runpod and serverless.is_dir() and not _holds_cached_models_alone(serverless):
         return serverless
     pod = root / "workspace"
     return pod if environ.get("RUNPOD_POD_ID") and os.path.ismount(pod) else None
+
+
+def _holds_cached_models_alone(directory: Path) -> bool:
+    """Whether nothing but cached models lies there, or what preheat left there beside them."""
+    try:
+        names = set(os.listdir(directory))
+    except OSError:
+        return False
+    return _CACHED_MODELS in names and names <= {_CACHED_MODELS, NAME}
 
 
 def _user_cache(environ: Mapping[str, str]) -> Path | None:
