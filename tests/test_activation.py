@@ -427,6 +427,13 @@ def test_run_leaves_the_environment_of_the_command_as_it_was_but_for_its_paths(
     assert changed == {"PATH", "PYTHONPATH", "PREHEAT_INTERNAL_BOOTSTRAP"}
 
 
+def test_run_gives_the_command_signals_as_they_were(worker: Worker, started: Answer) -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so in the next program."""
+    assert started.code == 0
+    show = ("sh", "-c", "grep SigIgn /proc/self/status")
+    assert ran(worker, *show).stdout == worker.run(show).stdout
+
+
 def test_run_refuses_to_start_without_a_required_package(worker: Worker, tmp_path: Path) -> None:
     lacking = Worker(place=tmp_path, platform=worker.platform, index=worker.index)
     lacking.write([package("failing", required=True)])

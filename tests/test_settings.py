@@ -328,3 +328,13 @@ def test_the_process_is_asked_for_what_is_not_given(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREHEAT_STORE", "layers")
     assert read_settings(Manifest(), {}).store == tmp_path / "layers"
+
+
+@pytest.mark.parametrize("place", ["/mnt/pvc:1/store", "/mnt/two\nlines", "/mnt/return\rs"])
+@pytest.mark.parametrize("variable", ["PREHEAT_STORE", "PREHEAT_LOCAL", "PREHEAT_IMAGE"])
+def test_a_place_of_layers_that_pythonpath_cannot_hold_is_refused(
+    variable: str, place: str
+) -> None:
+    (line,) = refused({variable: place})
+    assert "colons and line breaks" in line
+    assert variable in line

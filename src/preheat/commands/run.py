@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -58,6 +59,10 @@ def become(launch: Launch, command: Sequence[str]) -> NoReturn:
         OSError: there is no such command, or it cannot be run.
     """
     launch.lease.outlive_exec()
+    # Python ignores them for itself, and what is ignored stays ignored over exec: a command whose
+    # reader is gone would go on.
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
     os.execvpe(command[0], list(command), launch.environment)  # noqa: S606  # becoming it is the job
 
 

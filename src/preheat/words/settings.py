@@ -235,7 +235,22 @@ def resolve_settings(
             raise _refusal([Problem(where="store", found="nothing", allowed=PATH.allowed)])
         values["store"], words = default_store
         sources["store"] = Source(kind="default", name=words)
+    problems = [*_not_on_a_path(values, sources)]
+    if problems:
+        raise _refusal(problems)
     return _settings(values, sources)
+
+
+def _not_on_a_path(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Iterator[Problem]:
+    """Places of layers that PYTHONPATH and the file of a bootstrap, line by line, cannot hold."""
+    for key in ("store", "local", "image"):
+        place = str(values[key] or "")
+        if ":" in place or "\n" in place or "\r" in place:
+            yield Problem(
+                where=f"{key} ({sources[key]})",
+                found=repr(place),
+                allowed="a path without colons and line breaks, which PYTHONPATH cannot hold",
+            )
 
 
 def _complete_paths(values: dict[str, Any], placed: Callable[[str, str], Path]) -> None:
