@@ -434,6 +434,26 @@ def test_run_gives_the_command_signals_as_they_were(worker: Worker, started: Ans
     assert ran(worker, *show).stdout == worker.run(show).stdout
 
 
+@pytest.mark.parametrize(
+    "shell",
+    ['"$@" 2>/dev/full', '"$@" 2>&1 >/dev/null | true', '"$@" 2>&-', '"$@" 2>&- >&- <&-'],
+    ids=["full", "its reader gone", "closed", "all closed"],
+)
+@pytest.mark.parametrize("log", ["text", "json", "bars"])
+def test_run_becomes_the_command_whatever_its_log_does(
+    tmp_path: Path, index: Index, image: Platform, shell: str, log: str
+) -> None:
+    """Cold and warm: with a package that is not there, which is told on the way."""
+    worker = Worker(place=tmp_path, platform=image, index=index, extra={"PREHEAT_LOG": log})
+    worker.write([package("tool", requires=["tool>=2"]), package("failing")])
+    for name in ("cold", "warm"):
+        python = str(image.python)
+        write = f"import tool; open({str(tmp_path / name)!r}, 'w').write(tool.VERSION)"
+        command = (python, "-m", "preheat", "run", *worker.options, "--", python, "-c", write)
+        worker.run(("sh", "-c", shell, "sh", *command))
+        assert (tmp_path / name).read_text() == "layer"
+
+
 def test_run_refuses_to_start_without_a_required_package(worker: Worker, tmp_path: Path) -> None:
     lacking = Worker(place=tmp_path, platform=worker.platform, index=worker.index)
     lacking.write([package("failing", required=True)])

@@ -263,6 +263,9 @@ def undeclared_distributions(tree: Tree) -> Iterator[str]:
             top = imported.name.partition(".")[0]
             if top in sys.stdlib_module_names | NEWER_STANDARD_LIBRARY or top == "preheat":
                 continue
+            if top == "_typeshed" and imported.when == "types":
+                # It is the type checkers' own, and nobody loads it.
+                continue
             owners = {canonicalize_name(owner) for owner in providers.get(top, [top])}
             if not owners & tree.declared:
                 yield f"{module.name}:{imported.line} imports {top}, which pyproject.toml lacks"

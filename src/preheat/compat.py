@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,10 +47,10 @@ def check_and_install_package(
     except ManifestError:
         raise
     except PreheatError as error:
-        sys.stderr.write(f"preheat: {label}: {error}\n")
+        start.tell(f"preheat: {label}: {error}")
         return False
     state = ready[call.name]
-    sys.stderr.write(f"preheat: {label}: {state.status}: {state.reason}\n")
+    start.tell(f"preheat: {label}: {state.status}: {state.reason}")
     if not state.ok:
         return False
     _asked[call.name] = call.at(state.version)

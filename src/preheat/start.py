@@ -189,6 +189,14 @@ def _find_manifest() -> str:
     return "preheat.toml" if os.path.exists("preheat.toml") else "pyproject.toml"
 
 
+def tell(line: str) -> None:
+    """Writes a line to standard error; where it is closed, or takes nothing, nobody is told."""
+    try:  # noqa: SIM105  # contextlib would be one more module on the warm path
+        sys.stderr.write(f"{line}\n")
+    except (AttributeError, OSError, ValueError):
+        pass
+
+
 def _activate_here(ready: Ready, facts: Mapping[str, Any]) -> None:
     """Activates the layers in this process and for its children."""
     layers = facts["layers"]
@@ -199,9 +207,9 @@ def _activate_here(ready: Ready, facts: Mapping[str, Any]) -> None:
     ready.conflicts = tuple(dict.fromkeys([*shadowed, *left]))
     if ready.conflicts:
         names = ", ".join(ready.conflicts)
-        sys.stderr.write(
+        tell(
             f"preheat: imported before the start, so this process keeps what it has: {names}; "
-            "call preheat.warm() before importing them\n"
+            "call preheat.warm() before importing them"
         )
     sites = [row[0] for row in facts["sites"]]
     ready.paths = tuple(activate(layers, sites, facts["hooked"]))

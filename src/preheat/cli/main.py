@@ -29,6 +29,7 @@ from preheat.cli.options import (
     size_of,
     with_options,
 )
+from preheat.cli.streams import make_usable
 from preheat.commands.invocation import order_of
 from preheat.commands.warm import Startup
 from preheat.words.errors import RequiredPackageError, StoreError
@@ -45,6 +46,7 @@ BREAKS_A_START = 9
 @click.version_option(__version__, prog_name="preheat")
 def main() -> None:
     """Make heavy Python packages importable at a worker's start, around its platform."""
+    make_usable()
 
 
 _DEADLINE = click.option(

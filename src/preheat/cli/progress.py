@@ -18,7 +18,7 @@ _KINDS = ("bars", "text", "json", "none")
 
 
 @contextmanager
-def listener(environment: Mapping[str, str], stream: TextIO = sys.stderr) -> Iterator[Listener]:
+def listener(environment: Mapping[str, str], stream: TextIO | None = None) -> Iterator[Listener]:
     """The listener that fits: ``PREHEAT_LOG`` is ``bars``, ``text``, ``json`` or ``none``.
 
     Raises:
@@ -26,6 +26,7 @@ def listener(environment: Mapping[str, str], stream: TextIO = sys.stderr) -> Ite
 
     Without it: bars on a terminal, one ``key=value`` line for each event elsewhere.
     """
+    stream = stream or sys.stderr
     kind = environment.get("PREHEAT_LOG") or ("bars" if stream.isatty() else "text")
     if kind not in _KINDS:
         raise ManifestError(
