@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -489,7 +489,12 @@ def test_nothing_but_a_manifest_error_comes_of_any_document(document: dict[str, 
         ("https://user:p@ss@host/simple", "https://***@host/simple"),
         ("https://user:se/cret@host/simple", "https://***@host/simple"),
         ("x @ git+https://user:secret@host/x@v1", "x @ git+https://***@host/x@v1"),
+        ("https://me:a/b@1.2.3.4:9/simple/", "https://***@1.2.3.4:9/simple/"),
+        ("https://me@corp.example:a#1@1.2.3.4:9/", "https://***@1.2.3.4:9/"),
+        ("https://me:a?b@[::1]:9/", "https://***@[::1]:9/"),
         ("https://host/simple", "https://host/simple"),
+        ("https://host/feed@Local/simple/", "https://host/feed@Local/simple/"),
+        ("no https://host:8080, see a@b", "no https://host:8080, see a@b"),
         ("git+https://host:8080/x@v1", "git+https://host:8080/x@v1"),
         ("https://host:8080?x=a@b", "https://host:8080?x=a@b"),
         ("two https://a:b@c https://d:e@f", "two https://***@c https://***@f"),
@@ -498,6 +503,29 @@ def test_nothing_but_a_manifest_error_comes_of_any_document(document: dict[str, 
 )
 def test_credentials_are_hidden_and_nothing_else(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@given(
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8),
+)
+def test_no_password_is_shown_whatever_stands_in_it(before: str, after: str) -> None:
+    """But for one in which a port, or a host, and a path begin: nobody can tell it from those."""
+    password = f"{before}hunter2{after}"
+    address = f"https://me:{password}@127.0.0.1:9/simple/"
+    assume(not re.match(r"\d*([/?#]|$)", before))
+    assume("://" not in password and not re.search(r"@[^@]*/", password))
+    assert "hunter2" not in redact(f"error: {address}: refused")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:a/b@host:9/", "https://me@corp.example:a#1@host:9/", "https://me:a?b@host/"],
+)
+def test_an_address_with_an_unescaped_password_is_refused(url: str) -> None:
+    (line,) = refused({"index": {"url": url}})
+    assert "%2F" in line
+    assert "***@host" in line
 
 
 def test_no_repr_shows_credentials() -> None:

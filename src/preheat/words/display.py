@@ -6,17 +6,31 @@ import json
 import re
 from collections.abc import Mapping
 
-# A password may hold an unescaped slash, which ends the authority for every parser: the second
-# branch hides those too, and leaves "host:8080/project@v1" alone.
-_USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*|[^\s/@:]*:(?!\d+[/?#])[^\s@]*)@")
+# What follows "://", up to the next white space or the next URL.
+_AFTER_SCHEME = re.compile(r"(?<=://)(?:(?![A-Za-z][\w+.-]*://)\S)+")
+_HOST_AND_PORT = re.compile(r"(?:\[[\w:.%]*\]|[^:@\[\]]*)(?::\d*)?")
 
 _SHOWN_CHARACTERS = 80
 _SHOWN_BITS = 64
 
 
 def redact(text: str) -> str:
-    """Return `text` with the user and password of every URL in it replaced by `***`."""
-    return _USERINFO.sub("***@", text)
+    """Return `text` with the user and password of every URL in it replaced by `***`.
+
+    A password may hold an unescaped `/`, `?`, `#` or `@`, each of which ends the authority
+    (RFC 3986) for some parser. Where that leaves no host with a port, all up to the last `@` goes.
+    """
+    return _AFTER_SCHEME.sub(lambda found: _without_userinfo(found[0]), text)
+
+
+def _without_userinfo(address: str) -> str:
+    authority = re.split("[/?#]", address, maxsplit=1)[0]
+    userinfo, at, host = authority.rpartition("@")
+    # A host with a user and at once a query is rather the middle of a password.
+    cut = bool(at) and address[len(authority) :][:1] in ("?", "#")
+    if "@" in address and (cut or _HOST_AND_PORT.fullmatch(host) is None):
+        return f"***@{address.rpartition('@')[2]}"
+    return f"***@{address[len(userinfo) + 1 :]}" if at else address
 
 
 def shown(value: object) -> str:
@@ -27,7 +41,8 @@ def shown(value: object) -> str:
         case bool():
             words = "true" if value else "false"
         case str():
-            text = redact(value)
+            # White space ends an address, and a password may hold it too.
+            text = redact(re.sub(r"(?<=://)[^@]*\s.*@", "***@", value, flags=re.DOTALL))
             words = quoted(
                 text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
             )

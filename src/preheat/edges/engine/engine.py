@@ -30,6 +30,7 @@ from preheat.edges.engine.installation import Installation
 from preheat.edges.engine.metadata_venv import make_metadata_venv
 from preheat.edges.engine.uv import Cancellation, Limits, Uv, repeat
 from preheat.edges.manifest.toml import load as load_toml
+from preheat.words.display import redact
 from preheat.words.engine import Pin, Request, Solved, Unsolved
 from preheat.words.errors import InstallError, ResolutionError, Unreachable
 from preheat.words.lock import Archive, Locked
@@ -117,7 +118,7 @@ class Engine:
         except InstallError as error:
             return Unsolved(solver_output=error.message, unreachable=True, silent=True)
         if answer.returncode != 0:
-            solver_output = failures.redact(answer.stderr.strip()) + self._why_no_build_tools
+            solver_output = redact(answer.stderr.strip()) + self._why_no_build_tools
             return Unsolved(
                 solver_output=solver_output,
                 unreachable=failures.is_unreachable(solver_output),
@@ -158,7 +159,7 @@ class Engine:
             [str(self._uv.write("pins.txt", [*wanted, *direct]))],
         )
         if answer.returncode != 0:
-            solver_output = failures.redact(answer.stderr.strip())
+            solver_output = redact(answer.stderr.strip())
             message = f"the archives of the chosen versions cannot be found: {solver_output}"
             hint = "check that the index answers, or use --offline with a lock"
             if failures.is_unreachable(solver_output):

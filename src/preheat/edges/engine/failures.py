@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from preheat.words.display import redact
 from preheat.words.errors import ArchiveChanged, DiskFull, InstallError, Transient
 
 # In the middle of a body too: it is not the archive that is wrong.
@@ -79,8 +80,3 @@ def sentence(report: str, exit_status: int) -> str:
         line for line in text.partition("[stderr]")[2].partition("hint:")[0].splitlines() if line
     ]
     return ": ".join(dict.fromkeys([*wanted, *(line.strip() for line in said[-1:])]))
-
-
-def redact(text: str) -> str:
-    """The text without what stands before the ``@`` of an address."""
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
