@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -639,6 +640,42 @@ def test_credentials_of_an_index_are_written_and_said_nowhere(
     files = [file for file in ground.root.rglob("*") if file.is_file() and file != ground.manifest]
     assert files
     assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
+
+
+def test_credentials_of_an_index_are_in_no_command_line(tmp_path: Path, platform: Platform) -> None:
+    """Every user of the machine can read them there."""
+    with Index(tmp_path / "index", user="team", password=SECRET) as index:
+        index.publish(GOOD, LAST)
+        index.slow("/files/last-1.0-py3-none-any.whl", 400)
+        ground = Ground(root=tmp_path / "ground", python=platform.python, environment={})
+        stated = {"url": index.url_with_credentials, "extra": [index.url_with_credentials]}
+        ground.write(package("good", required=True), package("last"), index=stated)
+        process = ground.spawn("warm", "--json")
+        seen: set[str] = set()
+        while process.poll() is None:
+            for child in (process.pid, *descendants(process.pid)):
+                with contextlib.suppress(OSError):
+                    seen.add(Path(f"/proc/{child}/cmdline").read_text(errors="replace"))
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
+    assert any("uv" in line.partition("\0")[0] for line in seen)
+    assert [line for line in seen if SECRET in line] == []
+
+
+def test_an_engine_without_its_binary_is_the_engines_fault(
+    ground: Ground, index: Index, tmp_path: Path
+) -> None:
+    """As where site-packages was copied and bin was not; no other uv is on PATH."""
+    ground.write(package("good", required=True), index=index)
+    shim = tmp_path / "shim"
+    (shim / "uv").mkdir(parents=True)
+    (shim / "uv" / "__init__.py").write_text(
+        "def find_uv_bin():\n    raise FileNotFoundError('/nowhere/bin/uv')\n"
+    )
+    bare = {**ground.environment, "PYTHONPATH": str(shim), "PATH": "/usr/bin:/bin"}
+    answer = replace(ground, environment=bare).warm()
+    assert answer.code == 7, answer.stderr
+    assert "pip install --force-reinstall uv" in answer.stderr
 
 
 # -- interrupted ---------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_nothing_of_a_relay_is_left() -> None:
     from preheat.edges.engine.relay import Relay
 
     before = threading.active_count()
-    with Relay((), {}, 5.0):
+    with Relay((), transport.Credentials(), 5.0):
         assert threading.active_count() > before
     assert threading.active_count() == before
 

@@ -310,3 +310,34 @@ def test_a_host_is_looked_up_once_for_all_of_its_connections(
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.request.url.host for answer in answers} == {"localhost"}
     assert asked == ["localhost"]
+
+
+@pytest.mark.parametrize(
+    ("index", "url", "known"),
+    [
+        ("https://me:pw@host/simple/", "https://host/files/a.whl", True),
+        ("https://me:pw@host/simple/", "https://host:443/files/a.whl", True),
+        ("https://me:pw@host:8443/simple/", "https://host:8443/files/a.whl", True),
+        ("https://me:pw@host/simple/", "https://host:8443/files/a.whl", False),
+        ("https://me:pw@host/simple/", "http://host/files/a.whl", False),
+        ("https://me:pw@host/simple/", "https://other/files/a.whl", False),
+        ("https://me:pw@host/simple/", "https://host:none/files/a.whl", False),
+        ("https://host/simple/", "https://host/files/a.whl", False),
+    ],
+)
+def test_credentials_go_to_the_origin_that_they_are_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: str, url: str, known: bool
+) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert (transport.credentials([index]).of(url) is not None) == known
+
+
+def test_credentials_of_netrc_go_to_any_port_of_their_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The file knows of hosts alone."""
+    file = tmp_path / "netrc"
+    file.write_text("machine host login me password pw\n")
+    monkeypatch.setenv("NETRC", str(file))
+    assert transport.credentials([]).of("https://host:8443/a.whl") is not None
+    assert transport.credentials([]).of("https://other/a.whl") is None

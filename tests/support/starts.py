@@ -6,6 +6,7 @@ tools of this machine have set away from it, and has it clean nothing but what i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -225,7 +226,9 @@ def package(name: str, *imports: str, **more: object) -> dict[str, object]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that this one started, in whatever thread, and theirs."""
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    own = [int(child) for file in threads for child in file.read_text(encoding="ascii").split()]
+    """The processes that this one started, in whatever thread, and theirs; less those just gone."""
+    own: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            own += map(int, file.read_text(encoding="ascii").split())
     return own + [each for child in own for each in descendants(child)]

@@ -78,7 +78,12 @@ class Engine:
     def _uv(self) -> Uv:
         """With the metadata venv, made when uv is first asked: a plan from a lock does not ask."""
         python = make_metadata_venv(self._platform, self._scratch / "metadata-venv")
-        return Uv(python=python, cache=self._cache, scratch=self._scratch)
+        return Uv(
+            python=python,
+            cache=self._cache,
+            scratch=self._scratch,
+            variables=_index_variables(self._source.index),
+        )
 
     @cached_property
     def _building(self) -> Uv:
@@ -101,7 +106,7 @@ class Engine:
             said = failures.sentence(answer.stderr, answer.returncode)
             self._why_no_build_tools = f"; what build-requires names could not be had: {said}"
         path = os.pathsep.join((str(tools / "bin"), os.environ.get("PATH", os.defpath)))
-        return replace(uv, variables={"PYTHONPATH": str(tools), "PATH": path})
+        return replace(uv, variables={**uv.variables, "PYTHONPATH": str(tools), "PATH": path})
 
     def resolve(self, request: Request) -> Solved | Unsolved:
         """The versions to put beside the platform, or why there are none.
@@ -309,13 +314,21 @@ class Engine:
         ]
 
     def _source_arguments(self) -> list[str]:
-        index = self._source.index
-        arguments = ["--offline"] if self._source.offline else []
-        if index.url:
-            arguments += ["--default-index", index.url]
-        arguments += repeat("--index", index.extra)
-        arguments += repeat("--find-links", index.find_links)
-        return arguments
+        return ["--offline"] if self._source.offline else []
+
+
+def _index_variables(index: Index) -> dict[str, str]:
+    """Where packages come from, as variables: every user of a machine can read a command line.
+
+    An address may hold credentials. uv splits UV_INDEX by spaces and UV_FIND_LINKS by commas
+    (https://docs.astral.sh/uv/reference/environment/).
+    """
+    stated = {
+        "UV_DEFAULT_INDEX": index.url or "",
+        "UV_INDEX": " ".join(index.extra),
+        "UV_FIND_LINKS": ",".join(index.find_links),
+    }
+    return {name: value for name, value in stated.items() if value}
 
 
 def wheel_tags(interpreter: Interpreter) -> tuple[Tag, ...]:

@@ -53,14 +53,14 @@ class Relay:
 
     Args:
         distributions: whose archives may be asked for.
-        credentials: of the hosts that want them; they never leave for another host.
+        credentials: of the origins that want them; they never leave for another one.
         timeout: seconds for one request to an index, and for getting an archive to move again.
     """
 
     def __init__(
         self,
         distributions: Iterable[Locked],
-        credentials: Mapping[str, httpx.Auth],
+        credentials: transport.Credentials,
         timeout: float,
     ) -> None:
         self.timeout = timeout
@@ -124,7 +124,7 @@ class Relay:
     def ask(self, transfer: _Transfer) -> Iterator[httpx.Response]:
         """The index's answer about what is still missing."""
         url = transfer.archive.url
-        auth = self._credentials.get(urlsplit(url).hostname or "") or httpx.USE_CLIENT_DEFAULT
+        auth = self._credentials.of(url) or httpx.USE_CLIENT_DEFAULT
         with self.client.stream(
             "GET",
             url,

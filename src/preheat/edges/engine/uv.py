@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -134,7 +135,7 @@ class Uv:
             InstallError: it was cancelled, with this reason.
         """
         command = [
-            uv.find_uv_bin(),
+            _program(),
             *(argument for several in arguments for argument in several),
             *("--python", str(self.python), "--cache-dir", str(self.cache)),
             *("--no-config", "--no-python-downloads", "--color", "never"),
@@ -188,7 +189,8 @@ class Uv:
             for name, value in os.environ.items()
             if name in _PASSED_ON or _INDEX_CREDENTIALS.fullmatch(name)
         }
-        netrc = Path.home() / ".netrc"
+        # The user's own: HOME is ours for uv. A user without a home has none.
+        netrc = Path(os.path.expanduser("~/.netrc"))
         if "NETRC" not in environment and netrc.is_file():
             environment["NETRC"] = str(netrc)
         # The relay is reached directly, whatever proxies there are.
@@ -205,6 +207,24 @@ class Uv:
         )
         environment.update(self.variables)
         return environment
+
+
+def _program() -> str:
+    """Uv's own binary, or the one on PATH where its package was copied without it.
+
+    Raises:
+        ResolutionError: there is none.
+    """
+    try:
+        return uv.find_uv_bin()
+    except FileNotFoundError as error:
+        found = shutil.which("uv")
+        if found is not None:
+            return found
+        raise ResolutionError(
+            f"the engine is missing: uv's binary is not beside its package ({error})",
+            hint="install it again: python -m pip install --force-reinstall uv",
+        ) from error
 
 
 def repeat(option: str, values: Iterable[str]) -> list[str]:

@@ -66,7 +66,7 @@ def _remote(url: str, timeout: float | None, index: Index) -> list[str]:
     if timeout is None or urlsplit(url).scheme not in ("http", "https"):
         return []
     known = transport.credentials([*index.extra, index.url or ""])
-    auth = known.get(urlsplit(url).hostname or "")
+    auth = known.of(url)
     try:
         with httpx.Client(transport=transport.direct(), timeout=timeout) as client:
             answer = client.get(

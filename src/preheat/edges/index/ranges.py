@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -19,7 +18,7 @@ class Ranges:
     """Opens archives that lie on an index; a context.
 
     Args:
-        indexes: addresses that may carry credentials; they are used for their own hosts only.
+        indexes: addresses that may carry credentials; they are used for their own origins only.
         timeout: seconds for each request.
     """
 
@@ -44,7 +43,7 @@ class Ranges:
         Raises:
             OSError: the index does not answer, or serves no ranges; each read may raise it too.
         """
-        auth = self._credentials.get(urlsplit(url).hostname or "")
+        auth = self._credentials.of(url)
         return _RangeFile(_Remote(client=self._client, url=url, auth=auth), size)
 
 

@@ -8,7 +8,8 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import unquote, urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies
 
 import httpx
@@ -22,21 +23,52 @@ TRIES = 4
 _BUSY = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 
 
-def credentials(indexes: Iterable[str]) -> Mapping[str, httpx.Auth]:
-    """Host to credentials, from the indexes' own addresses and from netrc."""
-    found: dict[str, httpx.Auth] = {}
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """Who asks, told to nobody but those that it is meant for.
+
+    Attributes:
+        by_origin: from the indexes' own addresses, for their scheme, host and port.
+        by_host: from netrc, which knows of hosts alone.
+    """
+
+    by_origin: Mapping[tuple[str, str, int | None], httpx.Auth] = field(default_factory=dict)
+    by_host: Mapping[str, httpx.Auth] = field(default_factory=dict)
+
+    def of(self, url: str) -> httpx.Auth | None:
+        """Those for that address; None where nobody has any."""
+        place = urlsplit(url)
+        return self.by_origin.get(_origin(place)) or self.by_host.get(place.hostname or "")
+
+
+def credentials(indexes: Iterable[str]) -> Credentials:
+    """From the indexes' own addresses, and from netrc."""
+    by_host: dict[str, httpx.Auth] = {}
     try:
         for host, (login, _, password) in netrc.netrc(os.environ.get("NETRC")).hosts.items():
-            found[host] = httpx.BasicAuth(login, password or "")
+            by_host[host] = httpx.BasicAuth(login, password or "")
     except (OSError, netrc.NetrcParseError):
         pass
-    for address in indexes:
-        place = urlsplit(address)
+    by_origin: dict[tuple[str, str, int | None], httpx.Auth] = {}
+    for place in map(urlsplit, indexes):
         if place.username and place.hostname:
-            found[place.hostname] = httpx.BasicAuth(
+            by_origin[_origin(place)] = httpx.BasicAuth(
                 unquote(place.username), unquote(place.password or "")
             )
-    return found
+    return Credentials(by_origin=by_origin, by_host=by_host)
+
+
+def _origin(place: SplitResult) -> tuple[str, str, int | None]:
+    """Scheme, host and port (RFC 6454)."""
+    try:
+        port = place.port or _PORTS.get(place.scheme)
+    except ValueError:
+        # A page may link to anything.
+        port = None
+    return place.scheme, place.hostname or "", port
 
 
 class LookedUpOnce(httpx.BaseTransport):

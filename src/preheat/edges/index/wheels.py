@@ -44,7 +44,7 @@ class Reader:
     Args:
         memory: directories of remembered contents; all are read, and the first is written if
             ``remember``.
-        indexes: addresses that may carry credentials; they are used for their own hosts only.
+        indexes: addresses that may carry credentials; they are used for their own origins only.
         timeout: seconds for each request; None where no index may be asked.
     """
 
