@@ -55,7 +55,8 @@ class Request:
 class Index:
     """A context-managed index of the wheels and sdists in a directory.
 
-    `ranges`, `core_metadata` (the `.metadata` files) and `json` may be switched at any time.
+    `ranges`, `suffix_ranges` (of a file's end, which are refused with 404 else), `core_metadata`
+    (the `.metadata` files) and `json` may be switched at any time.
     Fault patterns are `fnmatch` patterns over the whole path, unquoted: `/simple/NAME/`,
     `/files/FILENAME` and `/files/FILENAME.metadata`. Of several that match, the last set wins.
 
@@ -73,6 +74,7 @@ class Index:
     ) -> None:
         self.ranges = ranges
         self._line = _Line(bandwidth)
+        self.suffix_ranges = True
         self.core_metadata = True
         self.json = True
         self._directory = directory
@@ -223,6 +225,8 @@ class Index:
             return _plain(HTTPStatus.UNAUTHORIZED, challenge)
         if path.startswith("/simple/"):
             return self._page(path.removeprefix("/simple/"), headers.get("Accept", "*/*"))
+        if not self.suffix_ranges and headers.get("Range", "").startswith("bytes=-"):
+            return _plain(HTTPStatus.NOT_FOUND)
         if (file := self._file_at(path)) is not None:
             return _file_answer(file.path, headers) if self.ranges else _whole(file.path)
         beside = self._file_at(path.removesuffix(".metadata"))

@@ -23,7 +23,7 @@ from preheat.edges.index.wheels import Reader
 from preheat.edges.platform import inventory
 from preheat.words.engine import Pin, Request, Solved, Unsolved
 from preheat.words.errors import Unreachable
-from preheat.words.lock import Contents, Lock
+from preheat.words.lock import Contents, Lock, Locked
 from preheat.words.manifest import Manifest, Package
 from preheat.words.platform import Platform
 
@@ -199,8 +199,11 @@ def from_lock(lock: Lock, question: Question, reader: Reader) -> Resolution:
     """The resolution that a lock holds; only contents that are not remembered are read."""
     contents = reader.read(lock.distributions)
     for each in lock.distributions:
-        if each.requires is not None and not contents[each.name].exact:
-            contents[each.name] = replace(contents[each.name], requires=each.requires)
+        if not contents[each.name].exact:
+            requires = each.requires
+            if requires is None:
+                requires = _all_others(each, lock.distributions)
+            contents[each.name] = replace(contents[each.name], requires=requires)
     kept = [p for p in question.packages if p.name not in dict(lock.refused)]
     excludes = {name for package in kept for name in package.exclude}
     return Resolution(lock=lock, contents=contents, request=question.request(kept, excludes))
@@ -318,15 +321,22 @@ def _locate(question: Question, search: _Search, engine: Engine, reader: Reader)
     request = question.request(search.kept, search.excludes)
     located = engine.locate(pins, request)
     contents = reader.read(located)
-    sources = [Pin(name=d.name, version=d.version) for d in located if not d.archive.is_wheel]
-    for name, requires in engine.declared(sources, pins, request).items():
-        contents[name] = replace(contents[name], requires=requires)
+    unread = [each for each in located if not contents[each.name].exact]
+    declared = engine.declared([Pin(name=d.name, version=d.version) for d in unread], pins, request)
+    for each in unread:
+        requires = declared.get(each.name, _all_others(each, located))
+        contents[each.name] = replace(contents[each.name], requires=requires)
     lock = Lock(
         distributions=located,
         manifest=manifest_digest(question.manifest, question.protect),
         platform=platform_digest(question.platform),
     )
     return Resolution(lock=lock, contents=contents, request=request)
+
+
+def _all_others(unknown: Locked, located: Sequence[Locked]) -> tuple[str, ...]:
+    """What a distribution may need of which nothing is known: too much, rather than too little."""
+    return tuple(each.name for each in located if each.name != unknown.name)
 
 
 def _unfit(question: Question, engine: Engine) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -176,14 +176,16 @@ class Engine:
         return tuple(_locked(package, archive) for package, archive in chosen)
 
     def declared(
-        self, sources: Iterable[Pin], pins: Iterable[Pin], request: Request
+        self, unread: Iterable[Pin], pins: Iterable[Pin], request: Request
     ) -> dict[str, tuple[str, ...]]:
-        """What source distributions require among the pins: their wheels are not built yet.
+        """What distributions require among the pins that nobody has looked into.
 
-        The engine has their metadata since it resolved them; it says so as ``via`` annotations.
-        What only the platform has is left out: the engine would ask the index about it.
+        Of source distributions the wheels are not built yet, and not every index lets a wheel's
+        directory be read. The engine has their metadata since it resolved them; it says so as
+        ``via`` annotations. What only the platform has is left out: the engine would ask the index
+        about it.
         """
-        wanted = {pin.name: f"{pin.name}=={pin.version}" for pin in sources}
+        wanted = {pin.name: f"{pin.name}=={pin.version}" for pin in unread}
         if not wanted:
             return {}
         every = [f"{pin.name}=={pin.version}" for pin in pins]
@@ -196,7 +198,7 @@ class Engine:
             ["-c", str(self._uv.write("pins.txt", every)), "--prerelease", "allow"],
             ["--excludes", str(self._uv.write("beneath.txt", sorted(beneath)))],
             [*repeat("--no-build-isolation-package", request.no_isolation)],
-            [str(self._uv.write("sources.txt", wanted.values()))],
+            [str(self._uv.write("unread.txt", wanted.values()))],
         )
         if answer.returncode != 0:
             return {}
