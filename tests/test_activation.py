@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -413,6 +414,18 @@ def test_run_says_when_there_is_no_such_command(worker: Worker, started: Answer)
     ended = ran(worker, "no-such-command")
     assert ended.code == 127
     assert "no-such-command" in ended.stderr
+
+
+def test_run_says_so_too_where_something_on_path_cannot_be_looked_at(
+    worker: Worker, started: Answer, tmp_path: Path
+) -> None:
+    """exec(3) says "permission denied" then; that is for what is there and cannot be run."""
+    assert started.code == 0
+    (tmp_path / "no-such-command").mkdir()
+    (tmp_path / "not-executable").touch()
+    far = replace(worker, extra={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
+    assert ran(far, "no-such-command").code == 127
+    assert ran(far, "not-executable").code == 126
 
 
 def test_run_leaves_the_environment_of_the_command_as_it_was_but_for_its_paths(

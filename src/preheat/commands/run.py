@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -61,9 +62,26 @@ def become(launch: Launch, command: Sequence[str]) -> NoReturn:
     launch.lease.outlive_exec()
     # Python ignores them for itself, and what is ignored stays ignored over exec: a command whose
     # reader is gone would go on.
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+    mine = {ignored: signal.getsignal(ignored) for ignored in (signal.SIGPIPE, signal.SIGXFSZ)}
+    for ignored in mine:
         signal.signal(ignored, signal.SIG_DFL)
-    os.execvpe(command[0], list(command), launch.environment)  # noqa: S606  # becoming it is the job
+    try:
+        _exec(command, launch.environment)
+    finally:
+        for ignored, handler in mine.items():
+            signal.signal(ignored, handler)
+
+
+def _exec(command: Sequence[str], environment: dict[str, str]) -> NoReturn:
+    program = command[0]
+    try:
+        os.execvpe(program, list(command), environment)  # noqa: S606  # becoming it is the job
+    except PermissionError:
+        # A directory of PATH that this user may not search gives the same error as such a file.
+        places = environment["PATH"].split(os.pathsep)
+        if "/" in program or any(os.path.isfile(os.path.join(at, program)) for at in places):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
 
 def _hold(report: Mapping[str, Any]) -> lease.Lease | None:
