@@ -241,10 +241,13 @@ def test_what_a_process_becomes_holds_its_lease_on(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom preheat import lease\n"
         "own = lease.take(sys.argv[1], ['a'], 60)\nown.outlive_exec()\n"
-        "os.execvp('sh', ['sh', '-c', 'echo ready; sleep 60; true'])\n"
+        "os.execvp('sh', ['sh', '-c', 'echo ready; read line; true'])\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
