@@ -14,7 +14,7 @@ from preheat.decisions.detect import unmet
 from preheat.edges.platform.cuda import read_cuda
 from preheat.edges.platform.probe import probe
 from preheat.words.cuda import Cuda, Fact
-from preheat.words.manifest import Condition, StatedCuda
+from preheat.words.manifest import Condition, Package, StatedCuda
 from preheat.words.platform import Accelerator, Gpu, Platform
 from tests.support.platforms import fake_nvidia, fake_torch, make_platform
 from tests.support.wheels import Project
@@ -173,8 +173,9 @@ def test_what_is_stated_holds_in_place_of_what_was_read_and_says_so() -> None:
 def test_a_stated_compute_capability_meets_a_condition_without_a_gpu(tmp_path: Path) -> None:
     here = replace(seen(tmp_path / "platform", []), accelerator=Accelerator())
     condition = Condition(accelerator="cuda", compute_capability=">=8.0")
+    wanted = Package(name="a", requires=("a",), imports=("a",), when=condition)
     stated = StatedCuda(compute_capability=("9.0",))
     cuda = overridden(here.cuda, stated, {"cuda.compute-capability": "manifest"})
 
-    assert unmet(condition, here) == "no CUDA device is visible here"
-    assert unmet(condition, replace(here, cuda=cuda)) is None
+    assert unmet(wanted, here) == "no CUDA device is visible here"
+    assert unmet(wanted, replace(here, cuda=cuda)) is None

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from packaging.markers import Marker
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from preheat.decisions.graph import Graph, refuses, stated_extras
 from preheat.words.manifest import Condition, Package
-from preheat.words.platform import Platform
+from preheat.words.platform import Distribution, Platform
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +41,9 @@ class Finding:
 def find(package: Package, platform: Platform, sighting: Sighting) -> Finding:
     """Looks at distributions, versions, files and imports, in that order, up to the first fault."""
     version = None
+    remarks: list[str] = []
     for requirement in package.requirements:
-        if requirement.marker and not requirement.marker.evaluate(
-            dict(platform.interpreter.markers)
-        ):
+        if not _applies(requirement, platform):
             continue
         name = canonicalize_name(requirement.name)
         distribution = platform.find(name)
@@ -61,17 +62,70 @@ def find(package: Package, platform: Platform, sighting: Sighting) -> Finding:
                 reason=f"{name} {distribution.version} is half-installed: {broken[0]} "
                 "is not the file that its RECORD lists",
             )
+        lacking = _lacking_for_extras(requirement, distribution, platform)
+        if lacking:
+            return Finding(present=False, reason=lacking)
+        remarks += _unknown_extras(requirement, distribution)
         version = version or distribution.version
     for module in package.imports:
         if not sighting.resolvable.get(module, False):
             reason = f"nothing on the platform provides import {module}"
             return Finding(present=False, reason=reason)
-    return Finding(present=True, reason="the platform provides it", version=version)
+    reason = "; ".join(["the platform provides it", *remarks])
+    return Finding(present=True, reason=reason, version=version)
 
 
-def unmet(condition: Condition, platform: Platform) -> str | None:
-    """The sentence for the first part of ``when`` that does not hold here; None where all do."""
-    return next(filter(None, _unmet(condition, platform)), None)
+def unmet(package: Package, platform: Platform) -> str | None:
+    """Why a package is not wanted here; None where it is.
+
+    That is the first part of its ``when`` that does not hold, or the marker of its requirements,
+    where none of them holds: installers pass over such a requirement, and so it promises nothing.
+    """
+    reason = next(filter(None, _unmet(package.when, platform)), None)
+    if reason or any(_applies(each, platform) for each in package.requirements):
+        return reason
+    markers = dict.fromkeys(str(each.marker) for each in package.requirements)
+    return f"nothing of it is required here: {', '.join(markers)}" if markers else None
+
+
+def _applies(requirement: Requirement, platform: Platform) -> bool:
+    marker = requirement.marker
+    return marker is None or marker.evaluate(dict(platform.interpreter.markers))
+
+
+def _lacking_for_extras(
+    requirement: Requirement, distribution: Distribution, platform: Platform
+) -> str | None:
+    """What a requirement's extras need, at any depth, and the platform does not have."""
+    if not requirement.extras:
+        return None
+    declared = {each.name: each.requires for each in platform.distributions if each.state.present}
+    graph = Graph(requires=declared, environment=platform.interpreter.markers, overrides={})
+    wanted = f"{distribution.name}[{','.join(sorted(requirement.extras))}]"
+    needed = set(graph.closure([wanted])) - set(graph.closure([distribution.name]))
+    for name in sorted(needed):
+        if platform.find(name) is None:
+            return f"{_absence(name, platform)}, which {wanted} needs"
+    for text in filter(lambda each: _is_of_extra(each, requirement), distribution.requires):
+        for found in platform.distributions:
+            if found.version and refuses(text, found.name, found.version):
+                needs = text.partition(";")[0].strip()
+                return f"{wanted} needs {needs}, and the platform has {found.version}"
+    return None
+
+
+def _is_of_extra(text: str, requirement: Requirement) -> bool:
+    """Whether a declared requirement comes with one of the extras that are asked for."""
+    return any(each in stated_extras(text) for each in map(canonicalize_name, requirement.extras))
+
+
+def _unknown_extras(requirement: Requirement, distribution: Distribution) -> Iterator[str]:
+    """Extras that are asked for and do not exist: installers pass over them with a warning."""
+    known = set(distribution.extras).union(*map(stated_extras, distribution.requires))
+    has = f" (it has {', '.join(sorted(known))})" if known else ""
+    for extra in sorted(map(canonicalize_name, requirement.extras)):
+        if extra not in known:
+            yield f"{distribution.name} {distribution.version} has no extra {extra}{has}"
 
 
 def _unmet(condition: Condition, platform: Platform) -> Iterator[str | None]:

@@ -123,6 +123,11 @@ def refuses(text: str, name: str, version: str) -> bool:
         return False
 
 
+def stated_extras(text: str) -> frozenset[str]:
+    """Canonical names of the extras that a requirement's marker asks about."""
+    return frozenset(map(canonicalize_name, _EXTRA.findall(text.partition(";")[2])))
+
+
 def _is_for_another(text: str, extra: str) -> bool:
     """Whether the text alone tells that only another extra brings it.
 

@@ -164,7 +164,7 @@ class Surveyor:
         provided: list[Step] = []
         sound = platform
         for package in self._packages:
-            reason = unmet(package.when, platform)
+            reason = unmet(package, platform)
             if reason:
                 steps[package.name] = Step.skip(package, reason, wanted=False)
                 continue

@@ -39,6 +39,7 @@ class Distribution:
         location: directory of the path it was found in.
         metadata: its ``.dist-info`` or ``.egg-info``.
         requires: its ``Requires-Dist``, verbatim.
+        extras: canonical names of those that it says it has (``Provides-Extra``).
         state: its files against its RECORD.
         missing: up to five missing files, relative to ``location``.
     """
@@ -48,6 +49,7 @@ class Distribution:
     location: str
     metadata: str
     requires: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
     state: RecordState = RecordState.WHOLE
     missing: tuple[str, ...] = ()
 

@@ -184,5 +184,6 @@ def _has_extensions(each: Distribution) -> bool:
 
 def _name_before_removal(left: Distribution) -> tuple[str, str] | None:
     """Name and version in the metadata of a ``~name-1.0.dist-info``."""
-    name, version, _ = inventory.core_metadata(os.path.join(left.metadata, "METADATA"))
+    metadata = inventory.core_metadata(os.path.join(left.metadata, "METADATA"))
+    name, version = metadata.name, metadata.version
     return (canonicalize_name(name), version) if name and version else None

@@ -86,6 +86,7 @@ class Memory:
                         **row,
                         "state": RecordState(row["state"]),
                         "requires": tuple(row["requires"]),
+                        "extras": tuple(row["extras"]),
                         "missing": tuple(row["missing"]),
                     }
                 )
@@ -230,10 +231,10 @@ def _in_directory(location: str) -> Iterator[Distribution]:
 
 def _dist_info(
     place: str,
-    metadata: tuple[str | None, str | None, tuple[str, ...]],
+    metadata: CoreMetadata,
     missing: Sequence[str] | None,
 ) -> Distribution:
-    name, version, requires = metadata
+    name, version = metadata.name, metadata.version
     location = os.path.dirname(place)
     if not name or not version:
         stem = os.path.basename(place).removesuffix(".dist-info")
@@ -256,7 +257,8 @@ def _dist_info(
         version=version,
         location=location,
         metadata=place,
-        requires=requires,
+        requires=metadata.requires,
+        extras=metadata.extras,
         state=state,
         missing=tuple(missing[:_MISSING_SHOWN]),
     )
@@ -265,7 +267,8 @@ def _dist_info(
 def _egg_info(place: str, location: str) -> Distribution | None:
     """Setuptools' older form, which Debian uses: a directory or one file, never with a RECORD."""
     source = os.path.join(place, "PKG-INFO") if os.path.isdir(place) else place
-    name, version, requires = core_metadata(source)
+    metadata = core_metadata(source)
+    name, version = metadata.name, metadata.version
     if not name or not version:
         return None
     return Distribution(
@@ -273,18 +276,30 @@ def _egg_info(place: str, location: str) -> Distribution | None:
         version=version,
         location=location,
         metadata=place,
-        requires=requires,
+        requires=metadata.requires,
+        extras=metadata.extras,
         state=RecordState.UNVERIFIABLE,
     )
 
 
-def core_metadata(file: str) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """Name, version and ``Requires-Dist`` of a core metadata file.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreMetadata:
+    """What a core metadata file says; no name and no version where it cannot be read."""
+
+    name: str | None = None
+    version: str | None = None
+    requires: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+
+
+def core_metadata(file: str) -> CoreMetadata:
+    """Name, version, ``Requires-Dist`` and ``Provides-Extra`` of a core metadata file.
 
     Read line by line: an e-mail parser takes a third of a millisecond for each of hundreds.
     """
     name = version = None
     requires: list[str] = []
+    extras: list[str] = []
     try:
         with open(file, encoding="utf-8", errors="replace") as handle:
             for line in handle:
@@ -298,9 +313,11 @@ def core_metadata(file: str) -> tuple[str | None, str | None, tuple[str, ...]]:
                         version = value.strip()
                     case "requires-dist":
                         requires.append(value.strip())
+                    case "provides-extra":
+                        extras.append(canonicalize_name(value.strip()))
     except OSError:
-        return None, None, ()
-    return name, version, tuple(requires)
+        return CoreMetadata()
+    return CoreMetadata(name=name, version=version, requires=tuple(requires), extras=tuple(extras))
 
 
 def _read_record(file: str) -> tuple[tuple[str, int | None], ...] | None:
