@@ -16,6 +16,7 @@ import pytest
 import uv
 
 import preheat
+from preheat.edges.disk.volumes import read_volumes
 from tests.support.hosts import NOBODY, Host, missing_tools, no_hosts, start_host
 from tests.support.index import Index
 from tests.support.moosefs import CHUNK, Volume, moosefs, no_moosefs
@@ -534,3 +535,20 @@ def test_a_quota_that_statvfs_shows_is_planned_for_before_anything_is_fetched(
         assert [answer.status(name) for name in SMALL] == ["installed", "installed"]
         assert "does not fit" in answer.reason("big")
         assert not place.index.downloaded("big")
+
+
+def test_roles_that_share_a_filesystem_are_measured_at_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others write to it meanwhile, and a report must not take it for two."""
+    real, calls = os.statvfs, iter(range(100))
+
+    def shrinking(path: str) -> os.statvfs_result:
+        fields = list(real(path))
+        # f_bavail
+        fields[4] -= next(calls)
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", shrinking)
+    places = {"store": tmp_path, "cache": tmp_path / "cache", "temp": tmp_path.parent}
+    assert len({volume.free for volume in read_volumes(places)}) == 1

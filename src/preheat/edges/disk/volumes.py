@@ -18,6 +18,7 @@ _NETWORK_FILESYSTEMS = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "g
 def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, ...]:
     """One Volume for each role, measured at the nearest directory that exists already.
 
+    A filesystem that several roles share is measured at one moment, while others write to it.
     Nothing is written. Whether there are hardlinks from ``cache`` is told from mounts and types:
     link(2) crosses no mount, not even between two of one filesystem.
     """
@@ -25,9 +26,10 @@ def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, 
     existing = {role: nearest_directory(path) for role, path in places.items()}
     points = {role: _point(path, mounts) for role, path in existing.items()}
     cache = points.get("cache")
+    measured: dict[tuple[int, int], os.statvfs_result] = {}
     return tuple(
         replace(
-            _volume(role, path, mounts.get(points[role], "unknown")),
+            _volume(role, path, mounts.get(points[role], "unknown"), measured),
             links=cache in (None, points[role]) and mounts.get(points[role]) not in _LINKLESS,
         )
         for role, path in existing.items()
@@ -73,12 +75,16 @@ def _point(path: str, mounts: Mapping[str, str]) -> str:
     return real
 
 
-def _volume(role: str, existing: str, kind: str) -> Volume:
-    stats = os.statvfs(existing)
+def _volume(
+    role: str, existing: str, kind: str, measured: dict[tuple[int, int], os.statvfs_result]
+) -> Volume:
+    stats, device = os.statvfs(existing), os.stat(existing).st_dev
+    # Where a quota holds for a directory of it, the size differs, and so it counts as another.
+    stats = measured.setdefault((device, stats.f_blocks), stats)
     return Volume(
         role=role,
         path=existing,
-        device=os.stat(existing).st_dev,
+        device=device,
         kind=kind,
         block=stats.f_frsize or 4096,
         # Only the ext family spends a block on every directory.
