@@ -409,6 +409,18 @@ def test_run_from_outside_of_the_platform_starts_scripts_in_it(
     assert (ended.stdout.strip(), ended.code) == ("layer", 5), ended.stderr
 
 
+def test_run_says_so_where_the_command_is_another_python(worker: Worker, started: Answer) -> None:
+    """It finds none of the packages, and its user would look for the reason for an hour."""
+    assert started.code == 0
+    image = str(worker.platform.python)
+    start = (sys.executable, "-m", "preheat", "run", *worker.options, "--python", image, "--")
+    other = worker.run((*start, sys.executable, "-c", "pass"))
+    assert f"name {image} in the command" in other.stderr
+    assert other.code == 0
+    own = worker.run((*start, image, "-c", "import tool"))
+    assert (own.code, "another Python" in own.stderr) == (0, False)
+
+
 def test_run_says_when_there_is_no_such_command(worker: Worker, started: Answer) -> None:
     assert started.code == 0
     ended = ran(worker, "no-such-command")

@@ -118,7 +118,7 @@ def run(
     command: tuple[str, ...],
 ) -> None:
     """Warm, then become COMMAND with everything on its path."""
-    from preheat.commands.run import become, prepare
+    from preheat.commands.run import become, other_python, prepare
 
     check_deadline(deadline)
     startup = Startup(invocation=options.invocation, deadline=deadline, retry=retry, locked=locked)
@@ -126,6 +126,13 @@ def run(
     for package in launch.packages:
         if not package.ok:
             click.echo(f"preheat: not available: {package.name}: {package.reason}", err=True)
+    other = other_python(launch, command, options.invocation.python)
+    if other is not None:
+        click.echo(
+            f"preheat: {other} is another Python than the packages are for: "
+            f"name {options.invocation.python} in the command",
+            err=True,
+        )
     try:
         become(launch, command)
     except OSError as error:

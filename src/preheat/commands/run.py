@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +40,9 @@ def prepare(startup: Startup, listening: Listening) -> Launch:
     """
     report = follow(startup, listening) or go_cold(startup, listening)
     if not report["ready"]:
-        raise start.required_error(report["packages"], hint="the whole report: preheat report")
+        place = startup.invocation.same_place(startup.invocation.manifest)
+        command = shlex.join(["preheat", "report", *place])
+        raise start.required_error(report["packages"], hint=f"the whole report: {command}")
     held = _hold(report)
     if held is None:
         # A collector was faster; what it took is made again.
@@ -51,6 +56,19 @@ def prepare(startup: Startup, listening: Listening) -> Launch:
         environment=environment,
         lease=held,
     )
+
+
+def other_python(launch: Launch, command: Sequence[str], python: str) -> str | None:
+    """The Python that a command starts, where that is not the one that the packages are for.
+
+    By the directories that they lie in: in a virtual environment both lead to one program.
+    """
+    path = launch.environment["PATH"]
+    program = shutil.which(command[0], path=path)
+    if program is None or not re.fullmatch(r"python[\d.]*", os.path.basename(program)):
+        return None
+    places = {os.path.realpath(os.path.dirname(each)) for each in (program, python)}
+    return program if len(places) > 1 else None
 
 
 def become(launch: Launch, command: Sequence[str]) -> NoReturn:

@@ -358,7 +358,8 @@ class Manifest(Redacted):
     )
     retry_after: Duration = Field(
         default=6 * 3600.0,
-        description="How long a failure is remembered; until then the package is not tried again.",
+        description="How long a failure is remembered; until then the package is not tried again, "
+        "unless it is required.",
     )
     import_timeout: Limit = Field(
         default=300.0,
