@@ -7,6 +7,7 @@ tools of this machine have set away from it, and has it clean nothing but what i
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shlex
@@ -228,7 +229,8 @@ def package(name: str, *imports: str, **more: object) -> dict[str, object]:
 def descendants(pid: int) -> list[int]:
     """The processes that this one started, in whatever thread, and theirs; less those just gone."""
     own: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+    # Not Path.glob, which raises where the directory goes while it is read.
+    for file in glob.glob(f"/proc/{pid}/task/*/children"):
         with contextlib.suppress(OSError):
-            own += map(int, file.read_text(encoding="ascii").split())
+            own += map(int, Path(file).read_text(encoding="ascii").split())
     return own + [each for child in own for each in descendants(child)]
