@@ -547,6 +547,25 @@ def test_the_newest_companion_whose_import_works_is_taken_and_remembered(
     assert again.status("uses") == "reused"
 
 
+def test_an_older_companion_brings_all_that_is_needed_where_no_wheel_can_be_looked_into(
+    tmp_path: Path, index: Index
+) -> None:
+    index.ranges = False
+    index.publish(
+        release("torchcodec", "0.13.0", "deep"),
+        release("torchcodec", "0.14.0", "deep", code=BROKEN),
+        release("uses", "1.0", "torchcodec", "extra", code="import torchcodec\n"),
+        release("deep", "1.0"),
+        release("extra", "1.0"),
+    )
+    with index:
+        made = worker(tmp_path, index, "2.14.0+cu130", "uses").warm()
+
+    assert made.bad == {}
+    names = {"uses-1.0", "torchcodec-0.13.0", "deep-1.0", "extra-1.0"}
+    assert distributions_in(made.layer("uses")) == names
+
+
 def test_a_lock_that_is_given_is_left_for_no_older_companion(tmp_path: Path, index: Index) -> None:
     with index:
         index.publish(release("torchcodec", "0.13.0"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from preheat.decisions.coupling import before, misfit
 from preheat.edges.engine.engine import Engine
 from preheat.edges.index.wheels import Reader
-from preheat.planning.resolve import Resolution, composition
+from preheat.planning.resolve import Resolution, composition, declared_of
 from preheat.planning.state import State
 from preheat.words.engine import Solved
 from preheat.words.errors import ResolutionError
@@ -60,6 +60,7 @@ def _older(
         return None
     located = engine.locate(outcome.pins, request)
     contents = {**resolution.contents, **reader.read(located)}
+    contents |= declared_of(located, contents, request, engine)
     lock = replace(resolution.lock, distributions=located)
     older = replace(resolution, lock=lock, contents=contents)
     found = lock.find(companion.name)

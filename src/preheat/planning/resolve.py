@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -202,7 +202,7 @@ def from_lock(lock: Lock, question: Question, reader: Reader) -> Resolution:
         if not contents[each.name].exact:
             requires = each.requires
             if requires is None:
-                requires = _all_others(each, lock.distributions)
+                requires = _all_others(each.name, lock.distributions)
             contents[each.name] = replace(contents[each.name], requires=requires)
     kept = [p for p in question.packages if p.name not in dict(lock.refused)]
     excludes = {name for package in kept for name in package.exclude}
@@ -321,11 +321,7 @@ def _locate(question: Question, search: _Search, engine: Engine, reader: Reader)
     request = question.request(search.kept, search.excludes)
     located = engine.locate(pins, request)
     contents = reader.read(located)
-    unread = [each for each in located if not contents[each.name].exact]
-    declared = engine.declared([Pin(name=d.name, version=d.version) for d in unread], pins, request)
-    for each in unread:
-        requires = declared.get(each.name, _all_others(each, located))
-        contents[each.name] = replace(contents[each.name], requires=requires)
+    contents |= declared_of(located, contents, request, engine)
     lock = Lock(
         distributions=located,
         manifest=manifest_digest(question.manifest, question.protect),
@@ -334,9 +330,29 @@ def _locate(question: Question, search: _Search, engine: Engine, reader: Reader)
     return Resolution(lock=lock, contents=contents, request=request)
 
 
-def _all_others(unknown: Locked, located: Sequence[Locked]) -> tuple[str, ...]:
+def declared_of(
+    located: Sequence[Locked], contents: Mapping[str, Contents], request: Request, engine: Engine
+) -> dict[str, Contents]:
+    """By name, what could not be read of archives, with what the engine says that they require.
+
+    Args:
+        located: all that was chosen.
+        contents: what is known of it.
+        request: that it was chosen for.
+        engine: that chose it.
+    """
+    pins = [Pin(name=each.name, version=each.version) for each in located]
+    unread = [pin for pin in pins if not contents[pin.name].exact]
+    declared = engine.declared(unread, pins, request)
+    return {
+        name: replace(contents[name], requires=declared.get(name, _all_others(name, located)))
+        for name in (pin.name for pin in unread)
+    }
+
+
+def _all_others(unknown: str, located: Sequence[Locked]) -> tuple[str, ...]:
     """What a distribution may need of which nothing is known: too much, rather than too little."""
-    return tuple(each.name for each in located if each.name != unknown.name)
+    return tuple(each.name for each in located if each.name != unknown)
 
 
 def _unfit(question: Question, engine: Engine) -> tuple[dict[str, str], tuple[str, ...]]:
