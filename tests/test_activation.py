@@ -409,16 +409,30 @@ def test_run_from_outside_of_the_platform_starts_scripts_in_it(
     assert (ended.stdout.strip(), ended.code) == ("layer", 5), ended.stderr
 
 
-def test_run_says_so_where_the_command_is_another_python(worker: Worker, started: Answer) -> None:
+def test_run_says_so_where_the_command_is_another_python(
+    worker: Worker, started: Answer, tmp_path: Path
+) -> None:
     """It finds none of the packages, and its user would look for the reason for an hour."""
     assert started.code == 0
-    image = str(worker.platform.python)
-    start = (sys.executable, "-m", "preheat", "run", *worker.options, "--python", image, "--")
-    other = worker.run((*start, sys.executable, "-c", "pass"))
-    assert f"name {image} in the command" in other.stderr
-    assert other.code == 0
-    own = worker.run((*start, image, "-c", "import tool"))
-    assert (own.code, "another Python" in own.stderr) == (0, False)
+    image = worker.platform.python
+    start = (sys.executable, "-m", "preheat", "run", *worker.options, "--python", str(image), "--")
+    # Without the virtual environment that it lies in, which a link from elsewhere leaves.
+    bare = tmp_path / "python"
+    bare.symlink_to(image)
+    for other in (sys.executable, str(bare)):
+        said = worker.run((*start, other, "-c", "pass"))
+        assert (said.code, f"name {image} in the command" in said.stderr) == (0, True), said.stderr
+    # By another name in the same place; and by a shim, of which nobody can tell.
+    twin, shim = image.with_name("python3.0"), tmp_path / "python3"
+    twin.symlink_to(image.name)
+    shim.write_text(f'#!/bin/sh\nexec {image} "$@"\n')
+    shim.chmod(0o755)
+    try:
+        for own in (image, twin, shim):
+            said = worker.run((*start, str(own), "-c", "import tool"))
+            assert (said.code, "another Python" in said.stderr) == (0, False), said.stderr
+    finally:
+        twin.unlink()
 
 
 def test_run_says_when_there_is_no_such_command(worker: Worker, started: Answer) -> None:

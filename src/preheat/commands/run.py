@@ -59,16 +59,30 @@ def prepare(startup: Startup, listening: Listening) -> Launch:
 
 
 def other_python(launch: Launch, command: Sequence[str], python: str) -> str | None:
-    """The Python that a command starts, where that is not the one that the packages are for.
-
-    By the directories that they lie in: in a virtual environment both lead to one program.
-    """
-    path = launch.environment["PATH"]
-    program = shutil.which(command[0], path=path)
+    """The Python that a command starts, where that is not the one that the packages are for."""
+    program = shutil.which(command[0], path=launch.environment["PATH"])
     if program is None or not re.fullmatch(r"python[\d.]*", os.path.basename(program)):
         return None
-    places = {os.path.realpath(os.path.dirname(each)) for each in (program, python)}
-    return program if len(places) > 1 else None
+    try:
+        with open(program, "rb") as file:
+            is_script = file.read(2) == b"#!"
+    except OSError:
+        return None
+    # Of a script, a version manager's shim say, nobody knows which Python it starts.
+    return program if not is_script and _home(program) != _home(python) else None
+
+
+def _home(program: str) -> str:
+    """Where a Python finds its packages from: its virtual environment, or the program's directory.
+
+    A `pyvenv.cfg` counts beside the program as it was called, or one directory up, and before
+    symbolic links are followed (https://docs.python.org/3/library/site.html).
+    """
+    beside = os.path.dirname(os.path.abspath(program))
+    for place in (beside, os.path.dirname(beside)):
+        if os.path.isfile(os.path.join(place, "pyvenv.cfg")):
+            return os.path.realpath(place)
+    return os.path.dirname(os.path.realpath(program))
 
 
 def become(launch: Launch, command: Sequence[str]) -> NoReturn:
