@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.ground import BUILD, PROJECT, surroundings
-from preheat.edges.cleaning.cleaner import GROUND, Cleaner
+from preheat.edges.cleaning.cleaner import Cleaner
 from preheat.edges.disk import deletion
-from preheat.edges.process.environment import SYSTEM
+from preheat.edges.process.environment import GROUND, SYSTEM
 from preheat.edges.store.store import Store
 from tests.support.own_ground import may_clean_the_machine
 

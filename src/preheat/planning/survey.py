@@ -38,6 +38,7 @@ from preheat.words.manifest import Package
 from preheat.words.plan import Step
 from preheat.words.platform import Platform, RecordState, Volume
 from preheat.words.settings import Settings
+from preheat.words.store import Directory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -285,7 +286,10 @@ class Surveyor:
         """Those that a startup touches, that of the layers first."""
         session, store = self._session, self._session.store
         places = {"local": store.local} if store.packed else {"store": store.root}
-        places |= {"cache": store.local / "staging", "temp": Path(tempfile.gettempdir())}
+        places |= {
+            "cache": Directory.STAGING.under(store.local),
+            "temp": Path(tempfile.gettempdir()),
+        }
         holder, *others = read_volumes({**places, "store": store.root} if store.packed else places)
         if session.staging is not None:
             # Trying is better than knowing; a plan, which changes nothing, cannot try.

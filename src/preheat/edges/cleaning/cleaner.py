@@ -24,14 +24,11 @@ from preheat.edges.cleaning.layers import Stale, collect, stale
 from preheat.edges.disk import deletion
 from preheat.edges.disk.atomic import answering
 from preheat.edges.disk.volumes import device_of, free_bytes, is_over
-from preheat.edges.process.environment import SYSTEM
+from preheat.edges.process.environment import GROUND, SYSTEM
 from preheat.edges.store.shelf import Shelf
 from preheat.edges.store.staging import Staging
 from preheat.edges.store.store import Store
 from preheat.words.cleaning import Estimate, Freed, Place, Shortage, Tier
-
-GROUND = "PREHEAT_INTERNAL_GROUND"
-"""The one directory in which benches and demos clean, which see the system as it is."""
 
 STAGING = Tier(name="staging of starts that ended", loss="nothing", places=())
 STALE = Tier(

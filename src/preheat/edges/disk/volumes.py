@@ -26,14 +26,16 @@ def read_volumes(places: Mapping[str, str | os.PathLike[str]]) -> tuple[Volume, 
     existing = {role: nearest_directory(path) for role, path in places.items()}
     points = {role: _point(path, mounts) for role, path in existing.items()}
     cache = points.get("cache")
-    measured: dict[tuple[int, int], os.statvfs_result] = {}
-    return tuple(
-        replace(
-            _volume(role, path, mounts.get(points[role], "unknown"), measured),
-            links=cache in (None, points[role]) and mounts.get(points[role]) not in _LINKLESS,
-        )
-        for role, path in existing.items()
-    )
+    moments: dict[tuple[int, int], os.statvfs_result] = {}
+    volumes = []
+    for role, path in existing.items():
+        stats = os.statvfs(path)
+        # Where a quota holds for a directory of it, the size differs, and so it counts as another.
+        stats = moments.setdefault((os.stat(path).st_dev, stats.f_blocks), stats)
+        volume = _volume(role, path, mounts.get(points[role], "unknown"), stats)
+        links = cache in (None, points[role]) and mounts.get(points[role]) not in _LINKLESS
+        volumes.append(replace(volume, links=links))
+    return tuple(volumes)
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
@@ -75,16 +77,11 @@ def _point(path: str, mounts: Mapping[str, str]) -> str:
     return real
 
 
-def _volume(
-    role: str, existing: str, kind: str, measured: dict[tuple[int, int], os.statvfs_result]
-) -> Volume:
-    stats, device = os.statvfs(existing), os.stat(existing).st_dev
-    # Where a quota holds for a directory of it, the size differs, and so it counts as another.
-    stats = measured.setdefault((device, stats.f_blocks), stats)
+def _volume(role: str, existing: str, kind: str, stats: os.statvfs_result) -> Volume:
     return Volume(
         role=role,
         path=existing,
-        device=device,
+        device=os.stat(existing).st_dev,
         kind=kind,
         block=stats.f_frsize or 4096,
         # Only the ext family spends a block on every directory.

@@ -16,6 +16,9 @@ PARENT = "PREHEAT_INTERNAL_PARENT"
 SYSTEM = "PREHEAT_INTERNAL_SYSTEM"
 """Stands for `/` in tests, so that they read and clean nothing of the machine they run on."""
 
+GROUND = "PREHEAT_INTERNAL_GROUND"
+"""The one directory in which benches and demos clean, which see the system as it is."""
+
 _OFFLINE_HUBS = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
